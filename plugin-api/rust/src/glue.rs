@@ -1,0 +1,113 @@
+//! From the exported functions to the plugin's traits.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+use crate::bindings::authenticate::exports::weirmq::plugin::authenticate;
+use crate::bindings::authorize::exports::weirmq::plugin::authorize;
+use crate::bindings::base::exports::weirmq::plugin::guest;
+use crate::bindings::base::weirmq::plugin::types::{FilterVerdict, Identity, Message, Qos};
+use crate::bindings::lifecycle::exports::weirmq::plugin::lifecycle;
+use crate::bindings::on_publish::exports::weirmq::plugin::on_publish;
+use crate::bindings::on_subscribe::exports::weirmq::plugin::on_subscribe;
+use crate::bindings::on_unsubscribe::exports::weirmq::plugin::on_unsubscribe;
+use crate::host::{self, Level};
+use crate::{Authenticate, Authorize, Lifecycle, OnPublish, OnSubscribe, OnUnsubscribe, Plugin};
+
+/// A plugin that [`crate::export!`] was called for.
+pub trait Registered: Plugin {
+    /// The name of its crate.
+    const NAME: &'static str;
+    /// The version of its crate.
+    const VERSION: &'static str;
+    /// Runs `work` with where its one instance is kept.
+    fn slot<R>(work: impl FnOnce(&Slot<Self>) -> R) -> R;
+}
+
+/// Where the one plugin of a component instance is kept between `init` and the calls.
+pub struct Slot<T>(RefCell<Option<T>>);
+
+impl<T> Slot<T> {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Stands for `T` where the generated code wants a type with the exported functions.
+pub struct Export<T>(PhantomData<T>);
+
+impl<T: Registered> Export<T> {
+    fn with<R>(work: impl FnOnce(&mut T) -> R) -> R {
+        T::slot(|slot| match slot.0.borrow_mut().as_mut() {
+            Some(plugin) => work(plugin),
+            // The broker never calls a hook before `init` has succeeded.
+            None => panic!("called before init"),
+        })
+    }
+}
+
+impl<T: Registered> guest::Guest for Export<T> {
+    fn info() -> guest::PluginInfo {
+        guest::PluginInfo { name: T::NAME.to_owned(), version: T::VERSION.to_owned() }
+    }
+
+    fn init(config: String) -> Result<(), String> {
+        std::panic::set_hook(Box::new(|panic| host::log(Level::Error, &panic.to_string())));
+        let config = serde_json::from_str(&config).map_err(|error| format!("config: {error}"))?;
+        let plugin = T::new(config)?;
+        T::slot(|slot| slot.0.replace(Some(plugin)));
+        Ok(())
+    }
+
+    fn health() -> Result<(), String> {
+        Self::with(T::health)
+    }
+}
+
+impl<T: Registered + Authenticate> authenticate::Guest for Export<T> {
+    fn authenticate(request: authenticate::Request) -> authenticate::Answer {
+        Self::with(|plugin| plugin.authenticate(request))
+    }
+}
+
+impl<T: Registered + Authorize> authorize::Guest for Export<T> {
+    fn authorize(identity: Identity, action: authorize::Action) -> authorize::Decision {
+        Self::with(|plugin| plugin.authorize(identity, action))
+    }
+}
+
+impl<T: Registered + OnPublish> on_publish::Guest for Export<T> {
+    fn topics() -> Vec<String> {
+        Self::with(T::topics)
+    }
+
+    fn on_publish(message: Message) -> on_publish::Verdict {
+        Self::with(|plugin| plugin.on_publish(message))
+    }
+}
+
+impl<T: Registered + OnSubscribe> on_subscribe::Guest for Export<T> {
+    fn on_subscribe(identity: Identity, filter: String, qos: Qos) -> FilterVerdict {
+        Self::with(|plugin| plugin.on_subscribe(identity, filter, qos))
+    }
+}
+
+impl<T: Registered + OnUnsubscribe> on_unsubscribe::Guest for Export<T> {
+    fn on_unsubscribe(identity: Identity, filter: String) -> FilterVerdict {
+        Self::with(|plugin| plugin.on_unsubscribe(identity, filter))
+    }
+}
+
+impl<T: Registered + Lifecycle> lifecycle::Guest for Export<T> {
+    fn on_event(event: lifecycle::Event, at_unix_ms: u64) {
+        Self::with(|plugin| plugin.on_event(event, at_unix_ms));
+    }
+}

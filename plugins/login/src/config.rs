@@ -1,0 +1,111 @@
+//! The configuration as it is written: the plugin's `[plugin.config]` table.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The whole table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Who may log in, by user name.
+    #[serde(default)]
+    pub(crate) users: BTreeMap<String, User>,
+    /// What they may do, by role name.
+    #[serde(default)]
+    pub(crate) roles: BTreeMap<String, Role>,
+    /// What is answered to a user name that is not among `users`.
+    #[serde(default)]
+    pub(crate) unknown_user: UnknownUser,
+}
+
+/// What is answered to a user name that is not known.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UnknownUser {
+    /// A refusal, in the same time as for a wrong password.
+    #[default]
+    Deny,
+    /// Leave the decision to the next plugin in the chain.
+    Next,
+}
+
+/// One user.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct User {
+    /// An Argon2 hash in the PHC string format, as `weirmq hash-password` prints it.
+    pub(crate) password_hash: String,
+    /// One of `roles`.
+    pub(crate) role: String,
+    /// What else other hooks and rules may know of this user.
+    #[serde(default)]
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
+/// What the users of one role may do. What is not here is denied.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Role {
+    /// Where they may publish.
+    #[serde(default)]
+    pub(crate) publish: Vec<PublishRight>,
+    /// What they may subscribe to.
+    #[serde(default)]
+    pub(crate) subscribe: Vec<SubscribeRight>,
+    /// How long a login holds; absent is as long as the connection.
+    pub(crate) expires_in_seconds: Option<u32>,
+}
+
+/// A filter template alone (any QoS, retained too), or with limits.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a filter, or a table with filter, qos_max and retain")]
+pub(crate) enum PublishRight {
+    /// The template alone.
+    Filter(String),
+    /// With limits.
+    Limited(LimitedPublishRight),
+}
+
+/// A filter template with limits.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitedPublishRight {
+    /// The template.
+    pub(crate) filter: String,
+    /// 0, 1 or 2.
+    #[serde(default = "qos_2")]
+    pub(crate) qos_max: u8,
+    /// Whether messages may be retained.
+    #[serde(default = "yes")]
+    pub(crate) retain: bool,
+}
+
+/// A filter template alone (any QoS), or with a limit.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a filter, or a table with filter and qos_max")]
+pub(crate) enum SubscribeRight {
+    /// The template alone.
+    Filter(String),
+    /// With a limit.
+    Limited(LimitedSubscribeRight),
+}
+
+/// A filter template with a limit.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitedSubscribeRight {
+    /// The template.
+    pub(crate) filter: String,
+    /// 0, 1 or 2.
+    #[serde(default = "qos_2")]
+    pub(crate) qos_max: u8,
+}
+
+fn qos_2() -> u8 {
+    2
+}
+
+fn yes() -> bool {
+    true
+}
