@@ -1,0 +1,269 @@
+//! Between the broker's words and the interface's. What a plugin answers is checked here: an answer that gets
+//! through is one that the broker can act on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use weirmq_core::hook::{
+    Authentication, Decision, Denial, Draft, Failure, FailureKind, FilterVerdict, Identity, Lease,
+    PublishRight, ReasonCode, Rights, SubscribeRight, Transformed, Version,
+};
+use weirmq_core::message::{Message, Properties, Publisher, QoS};
+use weirmq_core::time::Now;
+use weirmq_core::topic::{Subscribable, TopicFilter, TopicName};
+
+use crate::bindings::exports::weirmq::plugin as hooks;
+use crate::bindings::weirmq::plugin::types;
+
+/// The longest text or binary field that an MQTT packet can carry.
+const FIELD_BYTES_MAX: usize = 65_535;
+
+type Checked<T> = Result<T, Failure>;
+
+/// Pairs as they are passed; empty without an allocation.
+pub(crate) fn pairs(pairs: &[(Box<str>, Box<str>)]) -> Vec<types::PairParam<'_>> {
+    pairs.iter().map(|(name, value)| types::PairParam { name, value }).collect()
+}
+
+pub(crate) fn version(version: Version) -> types::Version {
+    match version {
+        Version::V311 => types::Version::V311,
+        Version::V5 => types::Version::V50,
+    }
+}
+
+pub(crate) fn qos(qos: QoS) -> types::Qos {
+    match qos {
+        QoS::AtMostOnce => types::Qos::AtMostOnce,
+        QoS::AtLeastOnce => types::Qos::AtLeastOnce,
+        QoS::ExactlyOnce => types::Qos::ExactlyOnce,
+    }
+}
+
+/// `identity` as it is passed; `peer` and `attributes` are its parts that need a form of their own.
+pub(crate) fn identity<'a>(
+    identity: &'a Identity,
+    peer: Option<&'a str>,
+    attributes: &'a [types::PairParam<'a>],
+) -> types::Identity<'a> {
+    types::Identity {
+        client_id: &identity.client_id,
+        username: identity.username.as_deref(),
+        peer,
+        listener: &identity.listener,
+        principal: &identity.lease.principal,
+        attributes,
+    }
+}
+
+/// `message` as it is passed; `user` are its User Properties.
+pub(crate) fn message<'a>(
+    message: &'a Message,
+    now: Now,
+    user: &'a [types::PairParam<'a>],
+) -> types::Message<'a> {
+    let properties = &message.properties;
+    types::Message {
+        topic: &message.topic,
+        payload: &message.payload,
+        qos: qos(message.qos),
+        retain: message.retain,
+        properties: types::PropertiesParam {
+            payload_is_utf8: properties.payload_is_utf8,
+            content_type: properties.content_type.as_deref(),
+            response_topic: properties.response_topic.as_deref(),
+            correlation_data: properties.correlation_data.as_deref(),
+            user,
+        },
+        publisher: match &message.publisher {
+            Publisher::Client { client_id, principal } => {
+                types::Publisher::Client(types::ClientPublisher { client_id, principal })
+            }
+            Publisher::Rule(name) => types::Publisher::Rule(name),
+            Publisher::Plugin(name) => types::Publisher::Plugin(name),
+            Publisher::Broker => types::Publisher::Broker,
+        },
+        received_unix_ms: message.received_unix_ms,
+        expires_in_ms: message.expires_at.map(|at| millis(at.since(now.at))),
+        hops: message.hops,
+    }
+}
+
+/// The answer of `authenticate`, checked. `in_exchange` says whether the client asked for enhanced authentication.
+pub(crate) fn authentication(
+    answer: hooks::authenticate::Answer,
+    in_exchange: bool,
+) -> Checked<Authentication> {
+    use hooks::authenticate::Answer;
+    Ok(match answer {
+        Answer::Allow(welcome) => {
+            Authentication::Allow { lease: lease(welcome.lease)?, data: auth_data(welcome.data)? }
+        }
+        Answer::Deny(refusal) => Authentication::Deny(denial(refusal)?),
+        Answer::Continue(data) if in_exchange => Authentication::Continue { data: auth_data(data)? },
+        Answer::Continue(_) => return Err(bad("it continues an exchange that the client did not open")),
+        Answer::Next => Authentication::Next,
+    })
+}
+
+/// The answer of `authorize`, checked.
+pub(crate) fn decision(answer: hooks::authorize::Decision) -> Checked<Decision> {
+    use hooks::authorize::Decision as Answer;
+    Ok(match answer {
+        Answer::Allow => Decision::Allow,
+        Answer::Deny(refusal) => Decision::Deny(denial(refusal)?),
+        Answer::Next => Decision::Next,
+    })
+}
+
+/// The answer of `on-publish`, checked.
+pub(crate) fn transformed(answer: hooks::on_publish::Verdict) -> Checked<Transformed> {
+    use hooks::on_publish::Verdict;
+    Ok(match answer {
+        Verdict::Pass => Transformed::Pass,
+        Verdict::Replace(replacement) => Transformed::Replace(draft(replacement)?),
+        Verdict::Drop(refusal) => Transformed::Drop(denial(refusal)?),
+        Verdict::Several(drafts) => {
+            Transformed::Several(drafts.into_iter().map(draft).collect::<Result<_, _>>()?)
+        }
+    })
+}
+
+/// The answer of `on-subscribe` or `on-unsubscribe`, checked.
+pub(crate) fn filter_verdict(answer: types::FilterVerdict) -> Checked<FilterVerdict> {
+    Ok(match answer {
+        types::FilterVerdict::Pass => FilterVerdict::Pass,
+        types::FilterVerdict::Rewrite(filter) => match Subscribable::parse(&filter) {
+            Ok(filter) => FilterVerdict::Rewrite(filter),
+            Err(error) => return Err(bad(format!("it rewrites the filter to {}: {error}", shown(&filter)))),
+        },
+        types::FilterVerdict::Deny(refusal) => FilterVerdict::Deny(denial(refusal)?),
+    })
+}
+
+fn lease(lease: types::Lease) -> Checked<Lease> {
+    if lease.principal.is_empty() || lease.principal.contains('\0') {
+        return Err(bad("its lease names no principal"));
+    }
+    Ok(Lease {
+        principal: lease.principal.into(),
+        attributes: checked_pairs("attribute", lease.attributes)?,
+        expires_in: lease.expires_in_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        rights: lease.rights.map(rights).transpose()?,
+    })
+}
+
+fn rights(rights: types::Rights) -> Checked<Rights> {
+    let publish = rights.publish.into_iter().map(|right| {
+        let filter = filter(&right.filter)?;
+        Ok(PublishRight { filter, qos_max: broker_qos(right.qos_max), retain: right.retain })
+    });
+    let subscribe = rights.subscribe.into_iter().map(|right| {
+        Ok(SubscribeRight { filter: filter(&right.filter)?, qos_max: broker_qos(right.qos_max) })
+    });
+    Ok(Rights { publish: publish.collect::<Checked<_>>()?, subscribe: subscribe.collect::<Checked<_>>()? })
+}
+
+fn filter(text: &str) -> Checked<TopicFilter> {
+    TopicFilter::new(text).map_err(|error| bad(format!("its lease has the filter {}: {error}", shown(text))))
+}
+
+fn denial(denial: types::Denial) -> Checked<Denial> {
+    match reason_code(denial.reason_code) {
+        Some(code) => Ok(Denial { code, reason: denial.reason }),
+        _ => Err(bad(format!(
+            "it refuses with 0x{:02x}, which is no reason code of a refusal",
+            denial.reason_code
+        ))),
+    }
+}
+
+fn reason_code(code: u8) -> Option<ReasonCode> {
+    (0x80..=0xa2).contains(&code).then_some(ReasonCode::NotAuthorized)
+}
+
+fn draft(draft: types::Draft) -> Checked<Draft> {
+    if let Err(error) = TopicName::new(&draft.topic) {
+        return Err(bad(format!("it publishes to {}: {error}", shown(&draft.topic))));
+    }
+    let properties = properties(draft.properties)?;
+    if properties.payload_is_utf8 == Some(true) && std::str::from_utf8(&draft.payload).is_err() {
+        return Err(bad("its payload says that it is UTF-8 text, and is not"));
+    }
+    Ok(Draft {
+        topic: draft.topic,
+        payload: Bytes::from(draft.payload),
+        qos: broker_qos(draft.qos),
+        retain: draft.retain,
+        properties,
+        expires_in: draft.expires_in_ms.map(Duration::from_millis),
+    })
+}
+
+fn properties(properties: types::PropertiesResult) -> Checked<Properties> {
+    if let Some(topic) = &properties.response_topic
+        && let Err(error) = TopicName::new(topic)
+    {
+        return Err(bad(format!("its Response Topic is {}: {error}", shown(topic))));
+    }
+    if let Some(content_type) = &properties.content_type {
+        check_text("Content Type", content_type)?;
+    }
+    if properties.correlation_data.as_ref().is_some_and(|data| data.len() > FIELD_BYTES_MAX) {
+        return Err(bad("its Correlation Data has more than 65,535 bytes"));
+    }
+    Ok(Properties {
+        payload_is_utf8: properties.payload_is_utf8,
+        content_type: properties.content_type.map(Into::into),
+        response_topic: properties.response_topic.map(Into::into),
+        correlation_data: properties.correlation_data.map(Bytes::from),
+        user: checked_pairs("User Property", properties.user)?,
+    })
+}
+
+fn checked_pairs(what: &str, pairs: Vec<types::PairResult>) -> Checked<Vec<(Box<str>, Box<str>)>> {
+    pairs
+        .into_iter()
+        .map(|pair| {
+            check_text(what, &pair.name)?;
+            check_text(what, &pair.value)?;
+            Ok((pair.name.into(), pair.value.into()))
+        })
+        .collect()
+}
+
+fn check_text(what: &str, text: &str) -> Checked<()> {
+    if text.len() > FIELD_BYTES_MAX || text.contains('\0') {
+        return Err(bad(format!("its {what} {} has more than 65,535 bytes, or U+0000 in it", shown(text))));
+    }
+    Ok(())
+}
+
+fn auth_data(data: Option<Vec<u8>>) -> Checked<Option<Bytes>> {
+    if data.as_ref().is_some_and(|data| data.len() > FIELD_BYTES_MAX) {
+        return Err(bad("its Authentication Data has more than 65,535 bytes"));
+    }
+    Ok(data.map(Bytes::from))
+}
+
+fn broker_qos(qos: types::Qos) -> QoS {
+    match qos {
+        types::Qos::AtMostOnce => QoS::AtMostOnce,
+        types::Qos::AtLeastOnce => QoS::AtLeastOnce,
+        types::Qos::ExactlyOnce => QoS::ExactlyOnce,
+    }
+}
+
+fn bad(detail: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::BadAnswer, detail)
+}
+
+/// A plugin's text, quoted and short enough for a log line.
+fn shown(text: &str) -> String {
+    let start: String = text.chars().take(60).collect();
+    if start.len() < text.len() { format!("{start:?}...") } else { format!("{start:?}") }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,182 @@
+//! Why the host does not start, and why a plugin is not taken into service. Each is one sentence that says what
+//! is wrong and what to do.
+
+use std::path::PathBuf;
+
+use weirmq_core::hook::Failure;
+use weirmq_core::topic::TopicError;
+
+/// Why the plugin host does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The Wasm engine cannot be set up on this machine.
+    #[error("the Wasm engine cannot be set up on this machine: {0}")]
+    Engine(String),
+    /// The cache folder cannot be used.
+    #[error("compiled plugins cannot be kept in '{}': {detail}; make the folder writable for the broker", folder.display())]
+    Cache {
+        /// The folder.
+        folder: PathBuf,
+        /// What the cache says.
+        detail: String,
+    },
+    /// A thread cannot be started.
+    #[error("a thread for plugins cannot be started: {0}; raise the limit on threads")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a plugin is not taken into service. What served before goes on serving.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A value in its configuration is out of range.
+    #[error("plugin '{plugin}': {key} must be {wanted}")]
+    Config {
+        /// The plugin.
+        plugin: String,
+        /// The key.
+        key: String,
+        /// What it may be.
+        wanted: String,
+    },
+    /// The file cannot be read.
+    #[error("plugin '{plugin}': '{}' cannot be read: {source}; build it with `cargo xtask guests`, or correct `file`", file.display())]
+    Read {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than the host takes.
+    #[error(
+        "plugin '{plugin}': '{}' has more than {bytes_max} bytes; build it with optimisation and without debug information, or raise file_bytes_max",
+        file.display()
+    )]
+    FileTooLarge {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+        /// How large it may be.
+        bytes_max: u64,
+    },
+    /// The file is something else.
+    #[error("plugin '{plugin}': '{}' is not a WebAssembly file; `file` must name a component (.wasm)", file.display())]
+    NotWasm {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file is a core module.
+    #[error(
+        "plugin '{plugin}': '{}' is a core WebAssembly module, not a component; make one of it with `cargo xtask guests` or `wasm-tools component new`",
+        file.display()
+    )]
+    CoreModule {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file is damaged, or uses what this engine does not have.
+    #[error("plugin '{plugin}': '{}' cannot be compiled: {detail}; build it anew", file.display())]
+    Compile {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+        /// What the compiler says.
+        detail: String,
+    },
+    /// It was built for another version of the interface.
+    #[error(
+        "plugin '{plugin}' is built for '{found}', and this broker speaks weirmq:plugin@{}; build it against plugin-api/wit of this broker",
+        crate::API_VERSION
+    )]
+    ApiVersion {
+        /// The plugin.
+        plugin: String,
+        /// The interface that it imports or exports.
+        found: String,
+    },
+    /// It wants what no plugin gets.
+    #[error(
+        "plugin '{plugin}' imports '{import}', which nothing grants; a plugin gets log, config and clock of weirmq:plugin@{} and nothing else, so build it without what needs this (for Rust: target wasm32-unknown-unknown)",
+        crate::API_VERSION
+    )]
+    UnknownImport {
+        /// The plugin.
+        plugin: String,
+        /// The import.
+        import: String,
+    },
+    /// It is a component, but no plugin.
+    #[error(
+        "plugin '{plugin}' does not export '{export}', so it is no WeirMQ plugin; build it for one of the worlds in plugin-api/wit"
+    )]
+    MissingExport {
+        /// The plugin.
+        plugin: String,
+        /// What every plugin exports.
+        export: String,
+    },
+    /// It serves nothing.
+    #[error("plugin '{plugin}' exports no hook point; export at least one of {hooks}")]
+    NoHooks {
+        /// The plugin.
+        plugin: String,
+        /// The names of all that there are.
+        hooks: String,
+    },
+    /// Names fit, types do not.
+    #[error(
+        "plugin '{plugin}' does not fit weirmq:plugin@{}: {detail}; build it against plugin-api/wit of this broker",
+        crate::API_VERSION
+    )]
+    Mismatch {
+        /// The plugin.
+        plugin: String,
+        /// What does not fit.
+        detail: String,
+    },
+    /// It failed before it served.
+    #[error("plugin '{plugin}' failed in {step}: {failure}; see what it does there, or raise its limits")]
+    Start {
+        /// The plugin.
+        plugin: String,
+        /// In which of its functions.
+        step: &'static str,
+        /// How.
+        failure: Failure,
+    },
+    /// It refuses its configuration.
+    #[error("plugin '{plugin}' refuses its configuration: {reason}")]
+    Refused {
+        /// The plugin.
+        plugin: String,
+        /// In the plugin's words.
+        reason: String,
+    },
+    /// It says that it is not fit to serve.
+    #[error("plugin '{plugin}' says that it is not healthy: {reason}")]
+    Unhealthy {
+        /// The plugin.
+        plugin: String,
+        /// In the plugin's words.
+        reason: String,
+    },
+    /// One of the topic filters that it wants is none.
+    #[error(
+        "plugin '{plugin}' asks for the topics '{filter}', which is not a topic filter: {source}; correct its on-publish topics"
+    )]
+    Topics {
+        /// The plugin.
+        plugin: String,
+        /// What it asked for.
+        filter: String,
+        /// Why that is no filter.
+        source: TopicError,
+    },
+}

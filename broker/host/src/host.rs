@@ -1,0 +1,90 @@
+//! The plugin host: one engine, one clock that cuts calls off, a few threads for calls that may take their time.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel};
+
+use crate::config::{HostConfig, PluginConfig};
+use crate::error::{HostError, LoadError};
+use crate::instance::{self, State};
+use crate::load::{self, Generation};
+use crate::plugin::{PluginHook, PluginInfo};
+use crate::pool::Pool;
+use crate::ticker::Ticker;
+
+/// Loads plugins. Cheap to clone; its threads end when it and all its plugins are gone.
+#[derive(Clone)]
+pub struct Host {
+    shared: Arc<Shared>,
+}
+
+impl Host {
+    /// Sets the engine up and starts the host's threads.
+    ///
+    /// # Errors
+    /// [`HostError`] when this machine, the cache folder or the limit on threads does not let it.
+    pub fn new(config: HostConfig) -> Result<Self, HostError> {
+        let engine = engine(config.cache_folder.as_deref())?;
+        let linker =
+            instance::linker(&engine).map_err(|error| HostError::Engine(instance::detail(&error)))?;
+        let ticker = Ticker::start(&engine).map_err(HostError::Thread)?;
+        let wait_max = Duration::from_millis(config.queue_wait_ms);
+        let pool =
+            Pool::start(config.threads.max(1), config.queue_max, wait_max).map_err(HostError::Thread)?;
+        let file_bytes_max = config.file_bytes_max;
+        Ok(Self { shared: Arc::new(Shared { pool, engine, linker, file_bytes_max, _ticker: ticker }) })
+    }
+
+    /// Takes a plugin into service. Takes as long as compiling does: not for a worker of the broker.
+    ///
+    /// # Errors
+    /// [`LoadError`] with what is wrong and what to do.
+    pub fn load(&self, config: &PluginConfig) -> Result<Arc<PluginHook>, LoadError> {
+        let generation = self.shared.load(config)?;
+        Ok(PluginHook::new(Arc::clone(&self.shared), config.clone(), generation))
+    }
+
+    /// Does all that [`Host::load`] does, short of taking the plugin into service.
+    ///
+    /// # Errors
+    /// Those of [`Host::load`].
+    pub fn check(&self, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
+        self.shared.load(config).map(|generation| generation.info)
+    }
+}
+
+/// What all plugins of a host share.
+pub(crate) struct Shared {
+    // First, so that no call is in flight when the ticker goes.
+    pub(crate) pool: Pool,
+    engine: Engine,
+    linker: Linker<State>,
+    file_bytes_max: u64,
+    _ticker: Ticker,
+}
+
+impl Shared {
+    pub(crate) fn load(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+        load::load(&self.engine, &self.linker, self.file_bytes_max, config)
+    }
+}
+
+fn engine(cache_folder: Option<&Path>) -> Result<Engine, HostError> {
+    let mut config = Config::new();
+    config.wasm_component_model(true).epoch_interruption(true).cranelift_opt_level(OptLevel::Speed);
+    if let Some(folder) = cache_folder {
+        config.cache(Some(cache(folder)?));
+    }
+    Engine::new(&config).map_err(|error| HostError::Engine(instance::detail(&error)))
+}
+
+fn cache(folder: &Path) -> Result<Cache, HostError> {
+    let unusable = |detail| HostError::Cache { folder: folder.to_owned(), detail };
+    let absolute = std::path::absolute(folder).map_err(|error| unusable(error.to_string()))?;
+    let mut config = CacheConfig::new();
+    config.with_directory(absolute);
+    Cache::new(config).map_err(|error| unusable(instance::detail(&error)))
+}
