@@ -133,14 +133,12 @@ impl Exports {
         }
         Ok(Self {
             guest: hooks::guest::GuestIndices::new(pre)?,
-            authenticate: optional(pre, "authenticate", |pre| hooks::authenticate::GuestIndices::new(pre))?,
-            authorize: optional(pre, "authorize", |pre| hooks::authorize::GuestIndices::new(pre))?,
-            on_publish: optional(pre, "on-publish", |pre| hooks::on_publish::GuestIndices::new(pre))?,
-            on_subscribe: optional(pre, "on-subscribe", |pre| hooks::on_subscribe::GuestIndices::new(pre))?,
-            on_unsubscribe: optional(pre, "on-unsubscribe", |pre| {
-                hooks::on_unsubscribe::GuestIndices::new(pre)
-            })?,
-            lifecycle: optional(pre, "lifecycle", |pre| hooks::lifecycle::GuestIndices::new(pre))?,
+            authenticate: optional(pre, "authenticate", hooks::authenticate::GuestIndices::new)?,
+            authorize: optional(pre, "authorize", hooks::authorize::GuestIndices::new)?,
+            on_publish: optional(pre, "on-publish", hooks::on_publish::GuestIndices::new)?,
+            on_subscribe: optional(pre, "on-subscribe", hooks::on_subscribe::GuestIndices::new)?,
+            on_unsubscribe: optional(pre, "on-unsubscribe", hooks::on_unsubscribe::GuestIndices::new)?,
+            lifecycle: optional(pre, "lifecycle", hooks::lifecycle::GuestIndices::new)?,
         })
     }
 

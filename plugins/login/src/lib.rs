@@ -16,8 +16,8 @@ mod template;
 use std::collections::HashMap;
 
 use weirmq_plugin::{
-    Answer, Authenticate, AuthenticateRequest, BAD_AUTHENTICATION_METHOD, BAD_USER_NAME_OR_PASSWORD, Lease, Pair,
-    Plugin, PublishRight, Rights, SubscribeRight, export,
+    Answer, Authenticate, AuthenticateRequest, BAD_AUTHENTICATION_METHOD, BAD_USER_NAME_OR_PASSWORD, Lease,
+    Pair, Plugin, PublishRight, Rights, SubscribeRight, export,
 };
 
 use config::{Config, UnknownUser};
@@ -111,7 +111,9 @@ fn lease(username: &str, user: &User, role: &Role, values: &Values<'_>) -> Resul
         rights.publish.push(PublishRight { filter: right.template.fill(values)?, qos_max, retain });
     }
     for right in &role.subscribe {
-        rights.subscribe.push(SubscribeRight { filter: right.template.fill(values)?, qos_max: right.qos_max });
+        rights
+            .subscribe
+            .push(SubscribeRight { filter: right.template.fill(values)?, qos_max: right.qos_max });
     }
     let mut lease = Lease::new(username).with_rights(rights).with_attribute("role", &user.role);
     lease.attributes.extend(user.attributes.iter().cloned());

@@ -44,11 +44,16 @@ pub(crate) struct Passwords {
 
 impl Passwords {
     /// Room for the largest of `hashes`; a user who does not exist costs as much as the dearest of them.
-    pub(crate) fn for_hashes<'a>(hashes: impl Iterator<Item = &'a StoredHash> + Clone) -> Result<Self, String> {
+    pub(crate) fn for_hashes<'a>(
+        hashes: impl Iterator<Item = &'a StoredHash> + Clone,
+    ) -> Result<Self, String> {
         let count = hashes.clone().map(|hash| hash.params.block_count()).max().unwrap_or(0);
         let mut blocks = Vec::new();
         blocks.try_reserve_exact(count).map_err(|_| {
-            format!("a password_hash needs {} MiB to be checked: raise the plugin's memory_mb", count.div_ceil(1024))
+            format!(
+                "a password_hash needs {} MiB to be checked: raise the plugin's memory_mb",
+                count.div_ceil(1024)
+            )
         })?;
         blocks.resize_with(count, Block::new);
         let dearest = hashes
@@ -62,7 +67,8 @@ impl Passwords {
     pub(crate) fn verify(&mut self, password: &[u8], stored: &StoredHash) -> bool {
         let argon2 = Argon2::new(stored.algorithm, stored.version, stored.params.clone());
         let mut found = vec![0; stored.expected.len()];
-        let hashed = argon2.hash_password_into_with_memory(password, &stored.salt, &mut found, &mut self.blocks);
+        let hashed =
+            argon2.hash_password_into_with_memory(password, &stored.salt, &mut found, &mut self.blocks);
         hashed.is_ok() && Output::new(&found).is_ok_and(|found| found == stored.expected)
     }
 
@@ -81,7 +87,8 @@ mod tests {
     use super::*;
 
     /// "sesame", at a price that suits tests.
-    const SESAME: &str = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$z8PUOL9AltsbdVFy5jA3qpgH0xqFNTlVPVDYA8jpwYE";
+    const SESAME: &str =
+        "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$z8PUOL9AltsbdVFy5jA3qpgH0xqFNTlVPVDYA8jpwYE";
 
     #[test]
     fn the_right_password_and_no_other_is_accepted() {
@@ -96,7 +103,13 @@ mod tests {
 
     #[test]
     fn what_is_no_argon2_hash_is_refused_with_the_command_that_makes_one() {
-        for text in ["", "sesame", "$2b$12$abc", "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA", "$argon2id$v=9$m=64,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"] {
+        for text in [
+            "",
+            "sesame",
+            "$2b$12$abc",
+            "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA",
+            "$argon2id$v=9$m=64,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
+        ] {
             let error = StoredHash::parse(text).err().unwrap();
             assert!(error.contains("weirmq hash-password"), "{text}: {error}");
         }

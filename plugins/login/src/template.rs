@@ -44,14 +44,16 @@ impl Role {
                 PublishRight::Filter(filter) => (filter, 2, true),
                 PublishRight::Limited(right) => (right.filter, right.qos_max, right.retain),
             };
-            Right::parse(filter, qos_max, retain).map_err(|error| format!("roles.{name}.publish[{index}]: {error}"))
+            Right::parse(filter, qos_max, retain)
+                .map_err(|error| format!("roles.{name}.publish[{index}]: {error}"))
         });
         let subscribe = role.subscribe.into_iter().enumerate().map(|(index, right)| {
             let (filter, qos_max) = match right {
                 SubscribeRight::Filter(filter) => (filter, 2),
                 SubscribeRight::Limited(right) => (right.filter, right.qos_max),
             };
-            Right::parse(filter, qos_max, false).map_err(|error| format!("roles.{name}.subscribe[{index}]: {error}"))
+            Right::parse(filter, qos_max, false)
+                .map_err(|error| format!("roles.{name}.subscribe[{index}]: {error}"))
         });
         Ok(Self {
             publish: publish.collect::<Result<_, _>>()?,
@@ -87,7 +89,9 @@ impl Template {
                 "username" => Part::Username,
                 "client_id" => Part::ClientId,
                 other => {
-                    return Err(format!("'{text}': there is no {{{other}}}, only {{username}} and {{client_id}}"));
+                    return Err(format!(
+                        "'{text}': there is no {{{other}}}, only {{username}} and {{client_id}}"
+                    ));
                 }
             });
             rest = after;
@@ -164,7 +168,11 @@ mod tests {
         }
         assert!(filled("{username}/#", "$SYS", "c").is_err());
         assert_eq!(filled("a/{username}/#", "$SYS", "c").unwrap(), "a/$SYS/#");
-        assert_eq!(filled("a/{username}", "u", "any/+/#").unwrap(), "a/u", "what a template does not use does not count");
+        assert_eq!(
+            filled("a/{username}", "u", "any/+/#").unwrap(),
+            "a/u",
+            "what a template does not use does not count"
+        );
     }
 
     #[test]

@@ -1,6 +1,13 @@
 //! The promises of the plugin host, held with real components: the `login` plugin that ships, the `hostile`
 //! fixture that misbehaves on command, and small components in text form.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect should stop there"
+)]
+
 mod bad_files;
 mod budgets;
 mod hooks;

@@ -138,7 +138,8 @@ impl OnPublish for Hostile {
     }
 
     fn on_publish(&mut self, message: Message) -> Verdict {
-        let command = String::from_utf8_lossy(&message.payload).into_owned();
+        // Padded with spaces by the bench, which wants a payload of 64 bytes.
+        let command = String::from_utf8_lossy(&message.payload).trim_end().to_owned();
         self.obey(&command);
         let mut draft = Draft::from(message);
         match command.as_str() {
