@@ -178,6 +178,8 @@ fn denial(denial: types::Denial) -> Checked<Denial> {
     }
 }
 
+/// The reason code of a refusal. (Until `weirmq-wire` has the whole table, every one of them is told to the client as
+/// "not authorized".)
 fn reason_code(code: u8) -> Option<ReasonCode> {
     (0x80..=0xa2).contains(&code).then_some(ReasonCode::NotAuthorized)
 }

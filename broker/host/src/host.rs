@@ -35,7 +35,7 @@ impl Host {
         let pool =
             Pool::start(config.threads.max(1), config.queue_max, wait_max).map_err(HostError::Thread)?;
         let file_bytes_max = config.file_bytes_max;
-        Ok(Self { shared: Arc::new(Shared { pool, engine, linker, file_bytes_max, _ticker: ticker }) })
+        Ok(Self { shared: Arc::new(Shared { pool, engine, linker, file_bytes_max, ticker }) })
     }
 
     /// Takes a plugin into service. Takes as long as compiling does: not for a worker of the broker.
@@ -63,11 +63,12 @@ pub(crate) struct Shared {
     engine: Engine,
     linker: Linker<State>,
     file_bytes_max: u64,
-    _ticker: Ticker,
+    ticker: Ticker,
 }
 
 impl Shared {
     pub(crate) fn load(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+        self.ticker.run();
         load::load(&self.engine, &self.linker, self.file_bytes_max, config)
     }
 }

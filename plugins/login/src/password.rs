@@ -16,7 +16,7 @@ pub(crate) struct StoredHash {
 }
 
 impl StoredHash {
-    /// Takes a PHC string such as `$argon2id$v=19$m=19456,t=2,p=1$...$...` apart.
+    /// Takes a PHC string such as `$argon2id$v=19$m=19456,t=4,p=1$...$...` apart.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         const WANTED: &str = "not an Argon2 hash; make one with `weirmq hash-password`";
         let hash = PasswordHash::new(text).map_err(|error| format!("{WANTED} ({error})"))?;

@@ -7,9 +7,9 @@ use weirmq_host::LoadError;
 
 use super::*;
 
-/// "sesame", at the price that `weirmq hash-password` sets (19 MiB, 2 passes).
+/// "sesame", at the price that `weirmq hash-password` sets (19 MiB, 4 passes).
 const SESAME: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$HxVFw+aKWINLDjXMNdQoWVf/mnvW6WGFJgmv8EvSGGw";
+    "$argon2id$v=19$m=19456,t=4,p=1$c29tZXNhbHRzb21lc2FsdA$OGgOHBjYJLKTy22juFq3z2E4nJeSSq9A2VZJGQ8283s";
 
 fn users() -> Value {
     json!({
