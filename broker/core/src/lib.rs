@@ -5,12 +5,14 @@
 //! - [`topic`]: topic names and filters, and the one matching rule
 //! - [`message`]: one application message
 //! - [`hook`]: the hook seam that built-ins, plugins and scripts fill
+//! - [`limits`]: every limit and its default
 //! - [`record`]: what rules hand to sinks
 //! - [`time`]: time as an argument
 
 #![forbid(unsafe_code)]
 
 pub mod hook;
+pub mod limits;
 pub mod message;
 pub mod record;
 pub mod time;

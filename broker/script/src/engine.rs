@@ -1,0 +1,80 @@
+//! What all rules of one engine share: the script engine, the limits, and the set of rules that is live.
+
+use std::sync::Arc;
+
+use rhai::packages::{
+    BasicArrayPackage, BasicBlobPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage,
+    LogicPackage, MoreStringPackage, Package,
+};
+use rhai::Dynamic;
+
+use crate::config::Config;
+use crate::report::LoadError;
+use crate::rule::Rule;
+use crate::run::tick;
+use crate::words;
+
+/// The script engine and its limits. Immutable, shared by all threads.
+pub(crate) struct Core {
+    pub(crate) rhai: rhai::Engine,
+    pub(crate) config: Arc<Config>,
+}
+
+/// The rules that are live together, in their order: by file name, then by line.
+#[derive(Default)]
+pub(crate) struct RuleSet {
+    pub(crate) rules: Vec<Arc<Rule>>,
+}
+
+/// How deep an expression may be nested, at the top level of a file and in a function. What the parser's
+/// and the evaluator's recursion are given stack for.
+const EXPRESSION_DEPTH_MAX: usize = 64;
+
+impl Core {
+    /// An engine that knows the words of rules and keeps to the limits of `config`.
+    ///
+    /// # Errors
+    /// [`LoadError::Config`] where a limit makes no sense.
+    pub(crate) fn new(config: Config) -> Result<Arc<Self>, LoadError> {
+        if let Some(fault) = config.fault() {
+            return Err(LoadError::Config(fault));
+        }
+        let config = Arc::new(config);
+        let mut rhai = language();
+        limit(&mut rhai, &config);
+        words::register(&mut rhai, &config);
+        Ok(Arc::new(Self { rhai, config }))
+    }
+}
+
+/// The language without what reaches outside (`import`, `sleep`, clocks) or around the limits (`eval`,
+/// `curry`, which can double a value with each call).
+fn language() -> rhai::Engine {
+    let mut rhai = rhai::Engine::new_raw();
+    CorePackage::new().register_into_engine(&mut rhai);
+    LogicPackage::new().register_into_engine(&mut rhai);
+    BasicMathPackage::new().register_into_engine(&mut rhai);
+    BitFieldPackage::new().register_into_engine(&mut rhai);
+    MoreStringPackage::new().register_into_engine(&mut rhai);
+    BasicArrayPackage::new().register_into_engine(&mut rhai);
+    BasicBlobPackage::new().register_into_engine(&mut rhai);
+    BasicMapPackage::new().register_into_engine(&mut rhai);
+    for symbol in ["eval", "import", "export", "curry", "sleep"] {
+        rhai.disable_symbol(symbol);
+    }
+    rhai.set_strict_variables(true);
+    rhai
+}
+
+fn limit(rhai: &mut rhai::Engine, config: &Config) {
+    rhai.set_max_string_size(config.string_bytes_max)
+        .set_max_array_size(config.array_items_max)
+        .set_max_map_size(config.map_entries_max)
+        .set_max_variables(config.variables_max)
+        .set_max_call_levels(config.call_levels_max)
+        .set_max_expr_depths(EXPRESSION_DEPTH_MAX, EXPRESSION_DEPTH_MAX)
+        .set_max_modules(0)
+        .set_max_functions(config.registrations_max.saturating_mul(4));
+    // The engine's own count starts anew in callbacks that native functions call: the run's meter does not.
+    rhai.set_max_operations(0).on_progress(|_| tick().map(Dynamic::from));
+}

@@ -1,0 +1,261 @@
+//! One run of script code on this thread: its budget, and what it has asked for so far.
+//!
+//! The script engine is shared by all threads and its words (`publish`, `sink`, ...) are plain functions.
+//! What they act upon is the run that is under way on their thread; it is kept here, in thread-local
+//! storage, because that costs a run neither an allocation nor a lock. Runs nest: a test delivers messages
+//! to rules. Whoever starts a run puts the former one back when it ends, also when it panics.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rhai::{Dynamic, EvalAltResult, FnPtr, Position};
+use weirmq_core::hook::{Actions, Draft};
+use weirmq_core::message::Message;
+use weirmq_core::time::Now;
+
+use crate::config::{Config, LOAD_FACTOR};
+use crate::engine::{Core, RuleSet};
+use crate::pattern::Pattern;
+use crate::report::RuleKind;
+use crate::rule::Rule;
+
+/// What a run may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    operations_max: u64,
+    deadline: Duration,
+}
+
+impl Budget {
+    /// That of one run of a rule.
+    pub(crate) fn of_a_rule(config: &Config) -> Self {
+        Self { operations_max: config.operations_max, deadline: config.deadline() }
+    }
+
+    /// That of the top level of a file, or of a test.
+    pub(crate) fn of_a_file(config: &Config) -> Self {
+        let factor = LOAD_FACTOR;
+        Self {
+            operations_max: config.operations_max.saturating_mul(factor.into()),
+            deadline: config.deadline().saturating_mul(factor),
+        }
+    }
+}
+
+/// What the words of a run act upon.
+pub(crate) enum Frame {
+    /// The top level of a file: rules and tests are registered.
+    Load(Vec<Registration>),
+    /// An `on` rule.
+    On(OnRun),
+    /// A `transform` rule.
+    Transform(TransformRun),
+    /// A test.
+    Test { core: Arc<Core>, rules: Arc<RuleSet> },
+}
+
+/// A rule or a test as the top level of a file registers it.
+pub(crate) struct Registration {
+    pub(crate) name: Option<String>,
+    pub(crate) what: Registered,
+    pub(crate) callback: FnPtr,
+    pub(crate) position: Position,
+}
+
+/// What is registered.
+pub(crate) enum Registered {
+    Rule(RuleKind, Pattern),
+    Test,
+}
+
+/// The run of an `on` rule.
+pub(crate) struct OnRun {
+    pub(crate) rule: Arc<Rule>,
+    pub(crate) now: Now,
+    pub(crate) actions: Actions,
+    /// How many of the messages and records in `actions` are from others.
+    pub(crate) published_before: usize,
+    pub(crate) records_before: usize,
+    pub(crate) output_bytes: usize,
+}
+
+/// The run of a `transform` rule.
+pub(crate) struct TransformRun {
+    pub(crate) rule: Arc<Rule>,
+    pub(crate) now: Now,
+    pub(crate) message: Arc<Message>,
+    pub(crate) answer: Option<(Answer, Position)>,
+    pub(crate) output_bytes: usize,
+}
+
+/// What a transform says is to become of its message.
+pub(crate) enum Answer {
+    Replace(Draft),
+    Drop(String),
+    Several(Vec<Draft>),
+}
+
+impl Answer {
+    /// The word that gives it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Replace(_) => "replace",
+            Self::Drop(_) => "drop",
+            Self::Several(_) => "several",
+        }
+    }
+}
+
+/// Why a run is stopped. A script cannot catch it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Operations,
+    Deadline,
+    Published,
+    Records,
+    OutputBytes,
+}
+
+impl Stop {
+    /// As an error of the script engine.
+    pub(crate) fn error(self) -> Box<EvalAltResult> {
+        Box::new(EvalAltResult::ErrorTerminated(Dynamic::from(self), Position::NONE))
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Operations => "it did more operations than operations_max allows",
+            Self::Deadline => "it ran for longer than deadline_ms allows",
+            Self::Published => "it asked for more messages than published_max allows",
+            Self::Records => "it asked for more records than records_max allows",
+            Self::OutputBytes => "what it asked for has more bytes than output_bytes_max allows",
+        })
+    }
+}
+
+/// The clock is read once per this many operations.
+const OPERATIONS_PER_LOOK: u64 = 32;
+
+/// So many bytes looked through cost as much as one operation.
+const BYTES_PER_OPERATION: usize = 256;
+
+/// A run has at least this much stack: a script can build values (a closure in a closure in a closure)
+/// whose release takes a call per level, one level for every few operations.
+const STACK_BYTES_MIN: usize = 6 * 1024 * 1024;
+
+/// The stack that a run is given on a thread that has less.
+const STACK_BYTES: usize = 32 * 1024 * 1024;
+
+thread_local! {
+    static METER: Meter = const { Meter::new() };
+    static FRAME: RefCell<Option<Frame>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` with `frame` under `budget`. Gives back what it returned, or `None` when it panicked, and
+/// the frame as it left it.
+pub(crate) fn run<T>(frame: Frame, budget: Budget, work: impl FnOnce() -> T) -> (Option<T>, Option<Frame>) {
+    let former_meter = METER.with(|meter| meter.start(budget));
+    let former_frame = FRAME.with(|slot| slot.replace(Some(frame)));
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| stacker::maybe_grow(STACK_BYTES_MIN, STACK_BYTES, work)));
+    let frame = FRAME.with(|slot| slot.replace(former_frame));
+    METER.with(|meter| meter.go_on(former_meter));
+    (outcome.ok(), frame)
+}
+
+/// Lets `act` act upon the run that is under way on this thread; `None` outside of any.
+pub(crate) fn with_frame<T>(act: impl FnOnce(&mut Frame) -> T) -> Option<T> {
+    FRAME.with(|slot| slot.try_borrow_mut().ok().and_then(|mut frame| frame.as_mut().map(act)))
+}
+
+/// Counts one operation; says so when the run is over its budget.
+pub(crate) fn tick() -> Option<Stop> {
+    METER.with(|meter| meter.count(1))
+}
+
+/// Counts the looking through `bytes` bytes.
+pub(crate) fn charge(bytes: usize) -> Result<(), Box<EvalAltResult>> {
+    let operations = bytes / BYTES_PER_OPERATION;
+    if operations == 0 {
+        return Ok(());
+    }
+    METER.with(|meter| meter.count(operations as u64)).map_or(Ok(()), |stop| Err(stop.error()))
+}
+
+struct Meter {
+    operations: Cell<u64>,
+    operations_max: Cell<u64>,
+    /// When the clock is to be read next.
+    look_at: Cell<u64>,
+    /// `None` until the clock is read for the first time: most runs end before that and never read it.
+    ends: Cell<Option<Instant>>,
+    deadline: Cell<Duration>,
+}
+
+/// A run that waits for one inside it to end.
+struct Paused {
+    operations: u64,
+    operations_max: u64,
+    look_at: u64,
+    ends: Option<Instant>,
+    deadline: Duration,
+}
+
+impl Meter {
+    const fn new() -> Self {
+        Self {
+            operations: Cell::new(0),
+            operations_max: Cell::new(u64::MAX),
+            look_at: Cell::new(OPERATIONS_PER_LOOK),
+            ends: Cell::new(None),
+            deadline: Cell::new(Duration::MAX),
+        }
+    }
+
+    fn start(&self, budget: Budget) -> Paused {
+        Paused {
+            operations: self.operations.replace(0),
+            operations_max: self.operations_max.replace(budget.operations_max),
+            look_at: self.look_at.replace(OPERATIONS_PER_LOOK),
+            ends: self.ends.replace(None),
+            deadline: self.deadline.replace(budget.deadline),
+        }
+    }
+
+    fn go_on(&self, paused: Paused) {
+        self.operations.set(paused.operations);
+        self.operations_max.set(paused.operations_max);
+        self.look_at.set(paused.look_at);
+        self.ends.set(paused.ends);
+        self.deadline.set(paused.deadline);
+    }
+
+    fn count(&self, operations: u64) -> Option<Stop> {
+        let count = self.operations.get().saturating_add(operations);
+        self.operations.set(count);
+        if count < self.look_at.get() && count <= self.operations_max.get() {
+            return None;
+        }
+        self.look(count)
+    }
+
+    fn look(&self, count: u64) -> Option<Stop> {
+        if count > self.operations_max.get() {
+            return Some(Stop::Operations);
+        }
+        self.look_at.set(count.saturating_add(OPERATIONS_PER_LOOK));
+        let now = Instant::now();
+        match self.ends.get() {
+            None => {
+                self.ends.set(now.checked_add(self.deadline.get()));
+                None
+            }
+            Some(ends) => (now > ends).then_some(Stop::Deadline),
+        }
+    }
+}
