@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 use weirmq_wire::{Packet, ReasonCode, Version};
 
-use crate::counters::{Counters, DropReason};
+use crate::counters::{Counters, DropReason, LogGate};
 use crate::hook::{Chains, Event, HookPoint, Identity};
 use crate::limits::{Capabilities, Limits};
 use crate::message::{Message, Publisher, QoS};
@@ -55,6 +55,8 @@ pub struct Broker {
     deadlines: Mutex<BTreeMap<(Instant, u64), Arc<Session>>>,
     pub(crate) sinks: Arc<dyn Sinks>,
     numbers: AtomicU64,
+    /// For lines that one message may each cause.
+    pub(crate) log: LogGate,
 }
 
 /// What a session is opened with.
@@ -88,6 +90,7 @@ impl Broker {
             deadlines: Mutex::default(),
             sinks,
             numbers: AtomicU64::new(1),
+            log: LogGate::default(),
         })
     }
 

@@ -173,3 +173,30 @@ pub struct Counters {
     /// Records that rules handed to sinks.
     pub records: Counter,
 }
+
+/// Lets so many log lines pass per second and counts the others: what goes wrong with every message must not
+/// fill the disk.
+#[derive(Debug, Default)]
+pub struct LogGate {
+    second: AtomicU64,
+    lines: AtomicU64,
+    held_back: AtomicU64,
+}
+
+impl LogGate {
+    /// Lines per second.
+    const LINES_MAX: u64 = 20;
+
+    /// Whether a line may be written now; if so, how many were held back since the last one.
+    pub fn pass(&self, unix_ms: u64) -> Option<u64> {
+        let second = unix_ms / 1_000;
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.lines.store(0, Ordering::Relaxed);
+        }
+        if self.lines.fetch_add(1, Ordering::Relaxed) < Self::LINES_MAX {
+            return Some(self.held_back.swap(0, Ordering::Relaxed));
+        }
+        self.held_back.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}

@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::DropReason;
 use crate::hook::{
-    Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Policy, Transformed,
+    Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Link, Policy, Reply, Transformed,
 };
 use crate::message::{HOPS_MAX, Message, Publisher};
 use crate::outbound::Parcel;
@@ -102,12 +102,12 @@ async fn one(
     {
         item.link = place + 1;
         let reply = transform.transform(&item.message, now);
-        if matches!(reply, crate::hook::Reply::Later(_)) {
+        if matches!(reply, Reply::Later(_)) {
             batch.flush();
         }
         let transformed = match reply.get().await {
             Ok(transformed) => transformed,
-            Err(failure) => match transform_failed(broker, &item, place, &failure) {
+            Err(failure) => match transform_failed(broker, &item, place, &failure, now) {
                 Ok(()) => Transformed::Pass,
                 Err(denial) => return Some(Err(denial)),
             },
@@ -171,17 +171,38 @@ async fn authorize(broker: &Arc<Broker>, item: &mut Item) -> Result<(), Denial> 
 }
 
 /// What is done where a transform failed: nothing, or the message is dropped.
-fn transform_failed(broker: &Broker, item: &Item, place: usize, failure: &Failure) -> Result<(), Denial> {
-    broker.counters().hook_failures.add_one();
+fn transform_failed(
+    broker: &Broker,
+    item: &Item,
+    place: usize,
+    failure: &Failure,
+    now: Now,
+) -> Result<(), Denial> {
     let Some(link) = item.plan.link(HookPoint::OnPublish, place) else { return Ok(()) };
     let client = item.message.publisher.client_id().map_or("", |id| id);
-    match chain::failed(link, HookPoint::OnPublish, client, failure) {
+    match failed(broker, link, HookPoint::OnPublish, client, failure, now) {
         Policy::Skip | Policy::Allow => Ok(()),
         Policy::Deny => {
             broker.dropped(None, DropReason::HookFailed);
             let reason = format!("{} failed, and its policy is deny", link.hook.name());
             Err(Denial::new(ReasonCode::ImplementationSpecificError, reason))
         }
+    }
+}
+
+/// Logs that a hook on a message's way failed, at a bounded rate, and says what is done in its place.
+fn failed(
+    broker: &Broker,
+    link: &Link,
+    point: HookPoint,
+    client_id: &str,
+    failure: &Failure,
+    now: Now,
+) -> Policy {
+    broker.counters().hook_failures.add_one();
+    match broker.log.pass(now.unix_ms) {
+        Some(_) => chain::failed(link, point, client_id, failure),
+        None => link.policy(point),
     }
 }
 
@@ -196,7 +217,9 @@ async fn replaced(broker: &Arc<Broker>, item: &Item, draft: Draft, now: Now) -> 
             Arc::new(message)
         }
         Err(reason) => {
-            warn!(topic = %model.topic, reason, "a transform made no valid message");
+            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                warn!(topic = %model.topic, reason, held_back, "a transform made no valid message");
+            }
             broker.dropped(None, DropReason::Invalid);
             return Err(Denial::new(ReasonCode::ImplementationSpecificError, reason));
         }
@@ -259,12 +282,15 @@ fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, i
     for (rule, draft) in actions.publish {
         if message.hops >= HOPS_MAX {
             broker.dropped(None, DropReason::Loop);
-            warn!(
-                rule = &*rule,
-                topic = draft.topic,
-                hops = message.hops,
-                "rules go round in a loop; message dropped"
-            );
+            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                warn!(
+                    rule = &*rule,
+                    topic = draft.topic,
+                    hops = message.hops,
+                    held_back,
+                    "rules go round in a loop; message dropped"
+                );
+            }
             continue;
         }
         let publisher = Publisher::Rule(Arc::clone(&rule));
@@ -281,7 +307,9 @@ fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, i
             }
             Err(reason) => {
                 broker.dropped(None, DropReason::Invalid);
-                warn!(rule = &*rule, reason, "a rule published no valid message");
+                if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                    warn!(rule = &*rule, reason, held_back, "a rule published no valid message");
+                }
             }
         }
     }
@@ -308,7 +336,9 @@ fn observe(broker: &Broker, message: &Arc<Message>, plan: &Plan, now: Now) -> Ac
     for observer in &plan.observers {
         if let Err(failure) = observer.observe(message, now, &mut actions) {
             broker.counters().hook_failures.add_one();
-            warn!(rule = observer.name(), topic = %message.topic, %failure, "rule failed");
+            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                warn!(rule = observer.name(), topic = %message.topic, %failure, held_back, "rule failed");
+            }
         }
     }
     actions
@@ -401,9 +431,8 @@ pub(crate) fn on_deliver(
                 return Err(DropReason::HookDropped);
             }
             Err(failure) => {
-                broker.counters().hook_failures.add_one();
                 let Some(link) = plan.link(HookPoint::OnDeliver, *place) else { continue };
-                match chain::failed(link, HookPoint::OnDeliver, &session.client_id, &failure) {
+                match failed(broker, link, HookPoint::OnDeliver, &session.client_id, &failure, now) {
                     Policy::Skip | Policy::Allow => {}
                     Policy::Deny => return Err(DropReason::HookFailed),
                 }
