@@ -4,16 +4,40 @@
 //! # Layout
 //! - [`topic`]: topic names and filters, and the one matching rule
 //! - [`message`]: one application message
-//! - [`hook`]: the hook seam that built-ins, plugins and scripts fill
 //! - [`limits`]: every limit and its default
+//! - [`hook`]: the hook seam that built-ins, plugins and scripts fill
 //! - [`record`]: what rules hand to sinks
+//! - [`connection`]: one connection: packets and time in, frames and deadlines out
+//! - [`broker`]: what all connections share
+//! - [`session`]: what MQTT keeps for a client identifier
+//! - `outbound`: what waits for a client, and what is under way to it
+//! - `publish`: the way of a message: transforms, rules, receivers
+//! - `chain`: questions put to hooks one after the other
+//! - `plan`: everything that a topic means right now
+//! - `subscriptions`, `retained`: found through `tree`
+//! - [`outbox`]: frames that wait to be written, and the writing of them
+//! - [`counters`]: what is counted
 //! - [`time`]: time as an argument
 
 #![forbid(unsafe_code)]
 
+pub mod broker;
+mod chain;
+pub mod connection;
+pub mod counters;
 pub mod hook;
 pub mod limits;
 pub mod message;
+mod outbound;
+pub mod outbox;
+mod plan;
+mod publish;
 pub mod record;
+mod retained;
+pub mod session;
+mod subscriptions;
 pub mod time;
 pub mod topic;
+mod tree;
+
+pub use publish::Work;

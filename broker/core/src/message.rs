@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::time::Instant;
 use crate::topic::TopicName;
 
-pub use weirmq_wire::QoS;
+pub use weirmq_wire::{Properties, QoS};
 
 /// How many rules a message may have passed from one to the next before it is dropped as a loop.
 pub const HOPS_MAX: u8 = 8;
@@ -35,27 +35,25 @@ pub struct Message {
     pub hops: u8,
 }
 
-/// The MQTT 5 properties that are forwarded unaltered to receivers `[MQTT-3.3.2-4]` and
-/// `[MQTT-3.3.2-15]` to `[MQTT-3.3.2-20]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Properties {
-    /// Payload Format Indicator: `Some(true)` says that the payload is UTF-8 text.
-    pub payload_is_utf8: Option<bool>,
-    /// Content Type.
-    pub content_type: Option<Box<str>>,
-    /// Response Topic: a topic name.
-    pub response_topic: Option<Box<str>>,
-    /// Correlation Data.
-    pub correlation_data: Option<Bytes>,
-    /// User Properties in the order in which they were sent, duplicates kept `[MQTT-3.3.2-18]`.
-    pub user: Vec<(Box<str>, Box<str>)>,
-}
-
-impl Properties {
-    /// Whether there is none.
+impl Message {
+    /// What it takes in a queue, in bytes: topic and payload.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    pub fn size(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len()
+    }
+
+    /// Whether it is too late to deliver it `[MQTT-3.3.2-5]`.
+    #[must_use]
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+
+    /// The Message Expiry Interval that a receiver is told, in seconds: what is left of it, rounded up
+    /// `[MQTT-3.3.2-6]`.
+    #[must_use]
+    pub fn expiry_left_s(&self, now: Instant) -> Option<u32> {
+        let left = self.expires_at?.since(now).as_millis().div_ceil(1_000);
+        Some(u32::try_from(left).unwrap_or(u32::MAX))
     }
 }
 
@@ -85,5 +83,36 @@ impl Publisher {
             Self::Client { client_id, .. } => Some(client_id),
             Self::Rule(_) | Self::Plugin(_) | Self::Broker => None,
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A message of the broker's own, for tests that look at nothing else.
+    pub(crate) fn message(topic: &str, payload: &str) -> Arc<Message> {
+        Arc::new(Message {
+            topic: TopicName::new(topic).unwrap(),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: Properties::default(),
+            publisher: Publisher::Broker,
+            received_unix_ms: 0,
+            expires_at: None,
+            hops: 0,
+        })
+    }
+
+    #[test]
+    fn the_expiry_that_is_left_is_rounded_up_and_never_below_zero() {
+        let mut message = (*message("a", "")).clone();
+        message.expires_at = Some(Instant::from_micros(3_000_000));
+        let left = |micros| message.expiry_left_s(Instant::from_micros(micros));
+        assert_eq!(
+            [left(0), left(1), left(2_000_000), left(2_000_001), left(9_000_000)].map(Option::unwrap),
+            [3, 3, 1, 1, 0]
+        );
     }
 }

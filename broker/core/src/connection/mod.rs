@@ -1,0 +1,460 @@
+//! One connection: bytes and time in, frames and deadlines out. The life of a connection reads from top to
+//! bottom: [`Connection::input`], [`Connection::poll`], [`Connection::handle_timeout`], [`Connection::end`].
+//!
+//! Nothing here waits. A hook that takes its time leaves a future behind ([`Connection::is_waiting`]) that the
+//! caller drives with [`Connection::poll`]; meanwhile acknowledgements and pings are answered, and what must
+//! keep its order stands in a bounded backlog.
+//!
+//! # Layout
+//! - this file: what comes in, what is waited for, how it ends
+//! - [`connect`]: CONNECT, the login, AUTH
+//! - [`publish`]: PUBLISH and the acknowledgements of both directions
+//! - [`subscribe`]: SUBSCRIBE and UNSUBSCRIBE
+
+mod connect;
+mod publish;
+mod subscribe;
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use foldhash::fast::RandomState;
+use tracing::{debug, info};
+use weirmq_wire::{DecodeError, Decoder, Packet, PacketType, ReasonCode, Version};
+
+use crate::broker::{Broker, Ending, encode};
+use crate::hook::Identity;
+use crate::outbox::{Batch, Outbox};
+use crate::publish::Work;
+use crate::session::Session;
+use crate::time::{Instant, Now};
+use crate::topic::TopicName;
+
+use connect::Handshake;
+
+/// Packets that may wait behind a login that is not decided: a client may send on before CONNACK
+/// `[MQTT-3.1.4-5]`, but until it is let in that must cost little.
+const BACKLOG_BEFORE_LOGIN_MAX: usize = 16;
+
+/// One client's connection.
+pub struct Connection {
+    broker: Arc<Broker>,
+    number: u64,
+    peer: Peer,
+    decoder: Decoder,
+    outbox: Arc<Outbox>,
+    batch: Batch,
+    phase: Phase,
+    waiting: Option<Waiting>,
+    backlog: VecDeque<Packet>,
+    works: Vec<Work>,
+    /// Why it ended, once it has.
+    ended: Option<String>,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The peer's address, where the transport has one.
+    pub address: Option<SocketAddr>,
+    /// The name of the listener.
+    pub listener: Arc<str>,
+}
+
+enum Phase {
+    /// Nothing has come yet.
+    Connecting { until: Instant },
+    /// CONNECT has come; the login is not decided.
+    LoggingIn { until: Instant, handshake: Box<Handshake> },
+    /// Let in.
+    Open(Box<Open>),
+    /// Over.
+    Closed,
+}
+
+/// What a connection knows once its client is let in.
+struct Open {
+    session: Arc<Session>,
+    identity: Arc<Identity>,
+    version: Version,
+    keep_alive: Option<Duration>,
+    last_packet_at: Instant,
+    lease_until: Option<Instant>,
+    method: Option<Box<str>>,
+    /// The re-authentication that is under way.
+    renewal: Option<connect::Exchange>,
+    /// What the client's topic aliases stand for; they end with the connection `[MQTT-3.3.2-7]`.
+    aliases: Vec<Option<TopicName>>,
+    plans: HashMap<TopicName, publish::Known, RandomState>,
+}
+
+/// A question to hooks that is not answered yet.
+type Waiting = Pin<Box<dyn Future<Output = Resolved> + Send>>;
+
+/// The answer.
+enum Resolved {
+    Login(Box<connect::Login>),
+    Renewal(crate::hook::Authentication),
+    Published(publish::Published),
+    Subscribed(subscribe::Subscribed),
+    Unsubscribed(subscribe::Unsubscribed),
+}
+
+impl Connection {
+    /// A connection that has just been accepted. What it writes goes to `outbox`.
+    pub fn new(broker: Arc<Broker>, outbox: Arc<Outbox>, peer: Peer, now: Now) -> Self {
+        let limits = broker.limits();
+        let until = now.at.after(Duration::from_millis(limits.connect_timeout_ms));
+        let decoder = Decoder::server(limits.connect_packet_bytes_max, limits.user_properties_max);
+        Self {
+            number: broker.next_number(),
+            batch: broker.batch(),
+            peer,
+            decoder,
+            outbox,
+            phase: Phase::Connecting { until },
+            waiting: None,
+            backlog: VecDeque::new(),
+            works: Vec::new(),
+            ended: None,
+            broker,
+        }
+    }
+
+    /// Takes whole packets off the front of `bytes` and handles them. What is left over is the beginning of a
+    /// packet, or waits because [`Connection::wants_input`] is false: call again when it is true.
+    pub fn input(&mut self, bytes: &mut BytesMut, now: Now) {
+        while self.wants_input() {
+            match self.decoder.decode(bytes) {
+                Ok(Some(packet)) => {
+                    if let Phase::Open(open) = &mut self.phase {
+                        open.last_packet_at = now.at;
+                    }
+                    self.take(packet, now);
+                }
+                Ok(None) => return,
+                Err(error) => return self.bad_input(error, now),
+            }
+        }
+    }
+
+    /// Whether packets are taken: not when too many wait behind a hook, nor when all is over.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        let backlog_max = match self.phase {
+            Phase::Open(_) => self.broker.limits().backlog_packets_max,
+            _ => BACKLOG_BEFORE_LOGIN_MAX,
+        };
+        !self.is_over() && self.backlog.len() < backlog_max
+    }
+
+    /// Whether a hook has been asked and has not answered: drive it with [`Connection::poll`].
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Asks the hook that is waited for, and goes on where it has answered. Ready when nothing is waited for.
+    pub fn poll(&mut self, context: &mut Context<'_>, now: Now) -> Poll<()> {
+        while let Some(waiting) = &mut self.waiting {
+            match waiting.as_mut().poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(resolved) => {
+                    self.waiting = None;
+                    if !self.is_over() {
+                        self.go_on(resolved, now);
+                        self.work_off_backlog(now);
+                    }
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// When [`Connection::handle_timeout`] has something to do, if nothing comes before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Connecting { until } | Phase::LoggingIn { until, .. } => Some(*until),
+            Phase::Open(open) => [open.silent_until(), open.lease_until].into_iter().flatten().min(),
+            Phase::Closed => None,
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        match &self.phase {
+            Phase::Connecting { until } | Phase::LoggingIn { until, .. } if *until <= now.at => {
+                self.close(None, "it did not log in in time", now);
+            }
+            Phase::Open(open) if open.silent_until().is_some_and(|until| until <= now.at) => {
+                self.close(
+                    Some(ReasonCode::KeepAliveTimeout),
+                    "nothing came for one and a half times the keep-alive",
+                    now,
+                );
+            }
+            Phase::Open(open) if open.lease_until.is_some_and(|until| until <= now.at) => {
+                self.close(Some(ReasonCode::NotAuthorized), "its login has expired", now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The outbox has room again: sends what has waited for it.
+    pub fn handle_room(&mut self, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        let session = Arc::clone(&open.session);
+        self.with_live(&session, |broker, outbound, live, batch| {
+            outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+        });
+    }
+
+    /// Whether it is over: once its outbox is written, the socket is to be closed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Closed) || self.outbox.is_closed()
+    }
+
+    /// Whether its client is let in.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// The client identifier, once it is let in.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Open(open) => Some(&open.session.client_id),
+            _ => None,
+        }
+    }
+
+    /// Why it ended, once it has.
+    #[must_use]
+    pub fn ended(&self) -> Option<&str> {
+        self.ended.as_deref()
+    }
+
+    /// The transport is gone, for the reason given in words.
+    pub fn end(&mut self, reason: &str, now: Now) {
+        if !matches!(self.phase, Phase::Closed) {
+            self.finish(Ending::Lost, reason, now);
+        }
+    }
+
+    /// The broker shuts down. What the client has sent so far is handled, and acknowledged.
+    pub fn shut_down(&mut self, now: Now) {
+        self.close(Some(ReasonCode::ServerShuttingDown), "the broker shuts down", now);
+    }
+
+    /// Work that goes on without the connection, such as publishing its will. Must be driven to its end.
+    #[must_use]
+    pub fn take_works(&mut self) -> Vec<Work> {
+        std::mem::take(&mut self.works)
+    }
+
+    /// Writes what this connection's packets have put into outboxes, its own and others'. To be called when
+    /// all that was read is used up.
+    pub fn flush(&mut self) {
+        self.batch.flush();
+    }
+
+    /// Whether a receiver of what was published has more waiting than it is good to add to.
+    #[must_use]
+    pub fn is_congested(&self, bytes: usize) -> bool {
+        self.batch.is_congested(bytes)
+    }
+
+    /// Handles `packet` now, or has it wait behind what is not answered.
+    fn take(&mut self, packet: Packet, now: Now) {
+        let keeps_order = match &packet {
+            Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) | Packet::PingReq => !self.is_open(),
+            _ => true,
+        };
+        if self.waiting.is_some() && keeps_order {
+            self.backlog.push_back(packet);
+        } else {
+            self.handle(packet, now);
+            self.work_off_backlog(now);
+        }
+    }
+
+    fn work_off_backlog(&mut self, now: Now) {
+        while self.waiting.is_none() && self.is_open() && !self.is_over() {
+            let Some(packet) = self.backlog.pop_front() else { return };
+            self.handle(packet, now);
+        }
+    }
+
+    fn handle(&mut self, packet: Packet, now: Now) {
+        let kind = packet.kind();
+        match (&self.phase, packet) {
+            (Phase::Closed, _) => {}
+            (Phase::Connecting { .. }, Packet::Connect(connect)) => self.connect(*connect, now),
+            (Phase::LoggingIn { .. }, Packet::Auth(auth)) => self.login_goes_on(*auth, now),
+            // The client may send on before CONNACK: what it sends is handled once it is let in.
+            (Phase::LoggingIn { .. }, packet) if kind != PacketType::Connect => {
+                self.backlog.push_back(packet)
+            }
+            (Phase::Open(_), Packet::Publish(publish)) => self.publish(publish, now),
+            (Phase::Open(_), Packet::PubAck(ack)) => self.puback(&ack, now),
+            (Phase::Open(_), Packet::PubRec(ack)) => self.pubrec(&ack, now),
+            (Phase::Open(_), Packet::PubRel(ack)) => self.pubrel(&ack),
+            (Phase::Open(_), Packet::PubComp(ack)) => self.pubcomp(&ack, now),
+            (Phase::Open(_), Packet::Subscribe(subscribe)) => self.subscribe(subscribe, now),
+            (Phase::Open(_), Packet::Unsubscribe(unsubscribe)) => self.unsubscribe(unsubscribe, now),
+            (Phase::Open(_), Packet::PingReq) => self.send(&Packet::PingResp),
+            (Phase::Open(_), Packet::Disconnect(disconnect)) => self.disconnect(&disconnect, now),
+            (Phase::Open(_), Packet::Auth(auth)) => self.renew(*auth, now),
+            _ => self.close(Some(ReasonCode::ProtocolError), &format!("{kind} was not to be sent then"), now),
+        }
+    }
+
+    /// Puts a question to hooks, and goes on at once where the answer is there.
+    fn ask(&mut self, mut question: Waiting, now: Now) {
+        match question.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(resolved) => self.go_on(resolved, now),
+            Poll::Pending => {
+                // Others need not wait for what is done already.
+                self.batch.flush();
+                self.waiting = Some(question);
+            }
+        }
+    }
+
+    fn go_on(&mut self, resolved: Resolved, now: Now) {
+        match resolved {
+            Resolved::Login(login) => self.login_decided(*login, now),
+            Resolved::Renewal(answer) => self.renewal_decided(answer, now),
+            Resolved::Published(published) => self.published(published, now),
+            Resolved::Subscribed(subscribed) => self.subscribed(subscribed, now),
+            Resolved::Unsubscribed(unsubscribed) => self.unsubscribed(unsubscribed),
+        }
+    }
+
+    /// DISCONNECT from the client `[MQTT-3.14.4-1]`, `[MQTT-3.14.4-3]`.
+    fn disconnect(&mut self, disconnect: &weirmq_wire::Disconnect, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        if let Some(seconds) = disconnect.session_expiry_interval_s {
+            let session = Arc::clone(&open.session);
+            let mut state = session.lock();
+            if state.expiry.is_zero() && seconds != 0 {
+                drop(state);
+                let reason = "DISCONNECT gives a session an expiry that CONNECT gave none";
+                return self.close(Some(ReasonCode::ProtocolError), reason, now);
+            }
+            if state.live_as(self.number).is_some() {
+                state.expiry = connect::granted_expiry(seconds, self.broker.limits().session_expiry_s_max);
+            }
+        }
+        let ending = if disconnect.code == ReasonCode::Success { Ending::Orderly } else { Ending::Lost };
+        self.outbox.close();
+        self.finish(ending, "the client disconnected", now);
+    }
+
+    /// Bytes came that are no packet, or none that may come.
+    fn bad_input(&mut self, error: DecodeError, now: Now) {
+        self.broker.counters().bad_input.add_one();
+        info!(
+            client = self.client_id(),
+            peer = self.peer.address.map(tracing::field::display),
+            listener = &*self.peer.listener,
+            code = %error.reason_code(),
+            %error,
+            "bad input; the connection is closed"
+        );
+        if matches!(self.phase, Phase::Connecting { .. }) {
+            self.refuse_bad_connect(&error, now);
+        } else {
+            self.close(Some(error.reason_code()), &format!("bad input: {error}"), now);
+        }
+    }
+
+    /// Ends the connection from this side. `code` is what an MQTT 5 client that was let in is told.
+    fn close(&mut self, code: Option<ReasonCode>, reason: &str, now: Now) {
+        if let (Some(code), Phase::Open(open)) = (code, &self.phase) {
+            if open.version == Version::V5 {
+                self.send(&Packet::Disconnect(weirmq_wire::Disconnect::new(code)));
+            }
+        }
+        self.batch.add(&self.outbox);
+        self.outbox.close();
+        self.finish(Ending::Lost, reason, now);
+    }
+
+    fn finish(&mut self, ending: Ending, reason: &str, now: Now) {
+        if let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Closed) {
+            info!(client = &*open.session.client_id, reason, "disconnected");
+            self.works.extend(self.broker.close_session(&open.session, self.number, ending, reason, now));
+        } else {
+            debug!(
+                peer = self.peer.address.map(tracing::field::display),
+                reason, "connection closed before login"
+            );
+        }
+        self.ended.get_or_insert_with(|| reason.to_owned());
+        self.waiting = None;
+        self.backlog = VecDeque::new();
+    }
+
+    /// Hands a packet of the broker's own to the outbox.
+    fn send(&mut self, packet: &Packet) {
+        let version = match &self.phase {
+            Phase::Open(open) => open.version,
+            Phase::LoggingIn { handshake, .. } => handshake.version(),
+            Phase::Connecting { .. } | Phase::Closed => Version::V311,
+        };
+        self.send_as(packet, version);
+    }
+
+    fn send_as(&mut self, packet: &Packet, version: Version) {
+        if self.outbox.push(|out| encode(packet, version, out)) {
+            self.batch.add(&self.outbox);
+        }
+    }
+
+    /// Does something with what is on its way to this connection's client; nothing where the session has
+    /// another connection by now.
+    fn with_live<R>(
+        &mut self,
+        session: &Session,
+        act: impl FnOnce(&Broker, &mut crate::outbound::Outbound, &mut crate::session::Live, &mut Batch) -> R,
+    ) -> Option<R> {
+        let mut state = session.lock();
+        let crate::session::State { outbound, live, .. } = &mut *state;
+        let live = live.as_mut().filter(|live| live.connection == self.number)?;
+        Some(act(&self.broker, outbound, live, &mut self.batch))
+    }
+}
+
+impl Open {
+    /// When the client is taken for lost, if nothing comes before `[MQTT-3.1.2-22]`.
+    fn silent_until(&self) -> Option<Instant> {
+        self.keep_alive.map(|keep_alive| self.last_packet_at.after(keep_alive + keep_alive / 2))
+    }
+}
+
+impl Drop for Connection {
+    /// A connection that is dropped without an [`Connection::end`] must not leave its session behind as if it
+    /// were there. Its will waits for nobody then: whoever drops a connection so is shutting down.
+    fn drop(&mut self) {
+        if let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Closed) {
+            let now = Now { at: open.last_packet_at, unix_ms: 0 };
+            drop(self.broker.close_session(
+                &open.session,
+                self.number,
+                Ending::Lost,
+                "its task was dropped",
+                now,
+            ));
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! PUBLISH from the client, and the acknowledgements of both directions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Text, Version};
+
+use super::{Connection, Open, Phase, Resolved};
+use crate::broker::Broker;
+use crate::chain::{self, Verdict};
+use crate::counters::DropReason;
+use crate::hook::{Action, Denial};
+use crate::message::{Message, Publisher, QoS};
+use crate::outbound::AfterPubRec;
+use crate::outbox::Batch;
+use crate::plan::Plan;
+use crate::publish::{self, Origin, Outcome};
+use crate::time::Now;
+use crate::topic::TopicName;
+
+/// What a connection remembers about a topic that it has published to.
+pub(super) struct Known {
+    plan: Arc<Plan>,
+    /// As of which chains the verdicts are.
+    rights_epoch: u64,
+    /// May it publish, by QoS and RETAIN? Denials keep their code.
+    verdicts: [Option<Result<(), ReasonCode>>; 6],
+}
+
+/// What a verdict is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind(usize);
+
+impl Kind {
+    fn of(qos: QoS, retain: bool) -> Self {
+        Self(qos.as_u8() as usize * 2 + usize::from(retain))
+    }
+}
+
+/// The topic of a PUBLISH: as it is written in the packet, or as an alias stands for it.
+enum Topic {
+    Written(Text),
+    Known(TopicName),
+}
+
+impl Topic {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Written(text) => text,
+            Self::Known(name) => name,
+        }
+    }
+}
+
+/// The answer to a topic name that is none.
+const MALFORMED_TOPIC: (ReasonCode, &str) =
+    (ReasonCode::MalformedPacket, "PUBLISH with a malformed topic name");
+
+/// Why a topic has no plan.
+enum Unknown {
+    /// It is no topic name.
+    Malformed,
+    /// The limits are against it.
+    Refused(String),
+}
+
+/// What hooks have made of a PUBLISH.
+pub(super) struct Published {
+    qos: QoS,
+    packet_id: Option<PacketId>,
+    outcome: Outcome,
+    batch: Option<Batch>,
+    /// What the authorize chain has said, to be remembered.
+    learnt: Option<(TopicName, Kind, Result<(), ReasonCode>)>,
+}
+
+impl Connection {
+    pub(super) fn publish(&mut self, publish: Publish, now: Now) {
+        self.batch.received(publish.payload.len());
+        let Phase::Open(open) = &mut self.phase else { return };
+        let (qos, retain, packet_id) = (publish.qos, publish.retain, publish.packet_id);
+        if qos > self.broker.capabilities.qos_max {
+            return self.close(
+                Some(ReasonCode::QoSNotSupported),
+                "PUBLISH with a QoS that is turned off",
+                now,
+            );
+        }
+        if retain && !self.broker.capabilities.retain {
+            return self.close(
+                Some(ReasonCode::RetainNotSupported),
+                "PUBLISH with RETAIN, which is turned off",
+                now,
+            );
+        }
+        let topic = match open.resolve_topic(&publish, self.broker.limits().topic_alias_max) {
+            Ok(topic) => topic,
+            Err((code, reason)) => return self.close(Some(code), reason, now),
+        };
+        if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
+            let session = Arc::clone(&open.session);
+            let state = session.lock();
+            if state.unreleased.contains(&id) {
+                // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
+                drop(state);
+                return self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
+            }
+            let receive_max = usize::from(self.broker.limits().receive_max);
+            if open.version == Version::V5 && state.unreleased.len() >= receive_max {
+                drop(state);
+                let reason = "more QoS 2 messages under way than Receive Maximum";
+                return self.close(Some(ReasonCode::ReceiveMaximumExceeded), reason, now);
+            }
+        }
+        match open.know(&self.broker, topic.as_str()) {
+            Ok(()) => {}
+            Err(Unknown::Malformed) => return self.close(Some(MALFORMED_TOPIC.0), MALFORMED_TOPIC.1, now),
+            Err(Unknown::Refused(reason)) => {
+                let outcome = Err(Denial::new(ReasonCode::TopicNameInvalid, reason));
+                self.broker.dropped(None, DropReason::Invalid);
+                return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
+            }
+        }
+        let Phase::Open(open) = &mut self.phase else { return };
+        let kind = Kind::of(qos, retain);
+        let Some(known) = open.plans.get_mut(topic.as_str()) else { return };
+        let plan = Arc::clone(&known.plan);
+        let verdict = known.verdicts.get_mut(kind.0).and_then(|verdict| {
+            if verdict.is_none() {
+                let action = Action::Publish { topic: plan.topic.clone(), qos, retain };
+                *verdict = chain::by_lease(&open.identity, &action).map(|verdict| match verdict {
+                    Verdict::Allowed(_) => Ok(()),
+                    Verdict::Denied(denial) => {
+                        chain::log_denied("the lease", &open.identity, &action, &denial);
+                        Err(denial.code)
+                    }
+                });
+            }
+            *verdict
+        });
+        if let Some(Err(code)) = verdict {
+            self.broker.dropped(None, DropReason::Denied);
+            let outcome = Err(Denial::new(code, "denied before"));
+            return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
+        }
+        let message = Arc::new(open.message(&self.broker, &plan, publish, now));
+        if verdict.is_some() && plan.is_plain() {
+            let (matched, _) = publish::route(&self.broker, &message, &plan, now, &mut self.batch);
+            return self.published(
+                Published { qos, packet_id, outcome: Ok(matched), batch: None, learnt: None },
+                now,
+            );
+        }
+        let broker = Arc::clone(&self.broker);
+        let identity = Arc::clone(&open.identity);
+        let batch = self.batch.another();
+        let authorized = verdict.is_some();
+        let question = async move {
+            let mut learnt = None;
+            if !authorized {
+                let action = Action::Publish { topic: plan.topic.clone(), qos, retain };
+                match chain::authorize(&broker.chains(), &identity, action).await {
+                    Verdict::Allowed(_) => learnt = Some((plan.topic.clone(), kind, Ok(()))),
+                    Verdict::Denied(denial) => {
+                        broker.dropped(None, DropReason::Denied);
+                        learnt = Some((plan.topic.clone(), kind, Err(denial.code)));
+                        let (outcome, batch) = (Err(denial), Some(batch));
+                        return Resolved::Published(Published { qos, packet_id, outcome, batch, learnt });
+                    }
+                }
+            }
+            let origin = Origin::Client { identity, authorized: true };
+            let (outcome, batch) = publish::publish(broker, origin, message, plan, now, batch).await;
+            Resolved::Published(Published { qos, packet_id, outcome, batch: Some(batch), learnt })
+        };
+        self.ask(Box::pin(question), now);
+    }
+
+    /// Acknowledges a PUBLISH as its outcome says.
+    pub(super) fn published(&mut self, published: Published, now: Now) {
+        let Published { qos, packet_id, outcome, batch, learnt } = published;
+        if let Some(batch) = batch {
+            self.batch.append(batch);
+        }
+        let Phase::Open(open) = &mut self.phase else { return };
+        if let Some((topic, kind, verdict)) = learnt {
+            if let Some(known) = open.plans.get_mut(&*topic) {
+                if let Some(place) = known.verdicts.get_mut(kind.0) {
+                    *place = Some(verdict);
+                }
+            }
+        }
+        let version = open.version;
+        let Some(id) = packet_id else { return };
+        let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
+        let code = match outcome {
+            Ok(0) => ReasonCode::NoMatchingSubscribers,
+            Ok(_) => ReasonCode::Success,
+            Err(denial) if denial.code.valid_in(kind) => denial.code,
+            Err(_) => ReasonCode::NotAuthorized,
+        };
+        // MQTT 3.1.1 cannot refuse: what is not taken is acknowledged like the rest [MQTT-3.3.5-2 of 3.1.1].
+        let taken = version == Version::V311 || !code.is_error();
+        if qos == QoS::ExactlyOnce && taken {
+            let session = Arc::clone(&open.session);
+            let mut state = session.lock();
+            if state.live_as(self.number).is_none() {
+                drop(state);
+                return self.close(None, "another connection took the session over", now);
+            }
+            state.unreleased.insert(id);
+        }
+        self.acknowledge(kind, id, code);
+    }
+
+    pub(super) fn puback(&mut self, ack: &Ack, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        let session = Arc::clone(&open.session);
+        self.with_live(&session, |broker, outbound, live, batch| {
+            if outbound.puback(live, ack.packet_id) {
+                outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+            }
+        });
+    }
+
+    pub(super) fn pubrec(&mut self, ack: &Ack, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        let session = Arc::clone(&open.session);
+        self.with_live(&session, |broker, outbound, live, batch| {
+            match outbound.pubrec(live, ack.packet_id, ack.code) {
+                AfterPubRec::Release => {
+                    live.acknowledge(PacketType::PubRel, ack.packet_id, ReasonCode::Success, batch);
+                }
+                AfterPubRec::Unknown if ack.code.is_error() => {}
+                AfterPubRec::Unknown => {
+                    let code = ReasonCode::PacketIdentifierNotFound;
+                    live.acknowledge(PacketType::PubRel, ack.packet_id, code, batch);
+                }
+                AfterPubRec::Done => {
+                    outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+                }
+            }
+        });
+    }
+
+    /// PUBREL: the identifier is free again `[MQTT-4.3.3-11]`.
+    pub(super) fn pubrel(&mut self, ack: &Ack) {
+        let Phase::Open(open) = &self.phase else { return };
+        let was_there = open.session.lock().unreleased.remove(&ack.packet_id);
+        let code = if was_there { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.acknowledge(PacketType::PubComp, ack.packet_id, code);
+    }
+
+    pub(super) fn pubcomp(&mut self, ack: &Ack, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        let session = Arc::clone(&open.session);
+        self.with_live(&session, |broker, outbound, live, batch| {
+            if outbound.pubcomp(live, ack.packet_id) {
+                outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+            }
+        });
+    }
+
+    fn acknowledge(&mut self, kind: PacketType, id: PacketId, code: ReasonCode) {
+        let Phase::Open(open) = &self.phase else { return };
+        let version = open.version;
+        if self.outbox.push(|out| weirmq_wire::encode_ack(kind, id, code, version, out)) {
+            self.batch.add(&self.outbox);
+        }
+    }
+}
+
+impl Open {
+    /// The topic of a PUBLISH, which may be named by an alias, or name one `[MQTT-3.3.2-8]`, `[MQTT-3.3.2-9]`.
+    fn resolve_topic(
+        &mut self,
+        publish: &Publish,
+        alias_max: u16,
+    ) -> Result<Topic, (ReasonCode, &'static str)> {
+        let alias = publish.extras.as_ref().and_then(|extras| extras.topic_alias);
+        let Some(alias) = alias else { return Ok(Topic::Written(publish.topic.clone())) };
+        if alias.get() > alias_max {
+            return Err((ReasonCode::TopicAliasInvalid, "a topic alias above Topic Alias Maximum"));
+        }
+        let place = usize::from(alias.get()) - 1;
+        if publish.topic.is_empty() {
+            let known = self.aliases.get(place).cloned().flatten();
+            return known
+                .map(Topic::Known)
+                .ok_or((ReasonCode::ProtocolError, "a topic alias that stands for nothing"));
+        }
+        let topic = TopicName::new(&publish.topic).map_err(|_| MALFORMED_TOPIC)?;
+        if self.aliases.len() <= place {
+            self.aliases.resize(place + 1, None);
+        }
+        if let Some(known) = self.aliases.get_mut(place) {
+            *known = Some(topic.clone());
+        }
+        Ok(Topic::Known(topic))
+    }
+
+    /// Sees to it that the topic's plan is known, and not out of date.
+    fn know(&mut self, broker: &Broker, topic: &str) -> Result<(), Unknown> {
+        let (epoch, rights_epoch) = (broker.epoch(), broker.rights_epoch());
+        if let Some(known) = self.plans.get_mut(topic) {
+            if known.plan.epoch != epoch {
+                known.plan = broker.plan(&known.plan.topic);
+            }
+            if known.rights_epoch != rights_epoch {
+                known.rights_epoch = rights_epoch;
+                known.verdicts = [None; 6];
+            }
+            return Ok(());
+        }
+        let name = TopicName::new(topic).map_err(|_| Unknown::Malformed)?;
+        if let Some(fault) = broker.topic_fault(&name) {
+            return Err(Unknown::Refused(format!("the topic name {fault}")));
+        }
+        if self.plans.len() >= broker.limits().plans_per_connection_max {
+            self.plans.clear();
+        }
+        let known = Known { plan: broker.plan(&name), rights_epoch, verdicts: [None; 6] };
+        self.plans.insert(name, known);
+        Ok(())
+    }
+
+    fn message(&self, broker: &Broker, plan: &Plan, publish: Publish, now: Now) -> Message {
+        let (properties, expiry_s) = match publish.extras {
+            None => (Properties::default(), None),
+            Some(extras) => (extras.message, extras.message_expiry_interval_s),
+        };
+        // What may be kept for long must not keep the read buffer that it came in.
+        let keeps = publish.retain || publish.qos > QoS::AtMostOnce;
+        let payload = if keeps { Bytes::copy_from_slice(&publish.payload) } else { publish.payload };
+        Message {
+            topic: plan.topic.clone(),
+            payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties,
+            publisher: Publisher::Client {
+                client_id: Arc::clone(&self.identity.client_id),
+                principal: Arc::clone(&self.identity.lease.principal),
+            },
+            received_unix_ms: now.unix_ms,
+            expires_at: broker.expires_at(expiry_s, now.at),
+            hops: 0,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use tracing::debug;
+use weirmq_wire::{
+    Packet, PacketId, PacketType, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
+    Unsubscribe,
+};
+
+use super::{Connection, Phase, Resolved};
+use crate::broker::Broker;
+use crate::chain::{self, Verdict};
+use crate::hook::{Action, Chains, HookPoint, Identity};
+use crate::message::QoS;
+use crate::outbound::Parcel;
+use crate::plan::Grant;
+use crate::publish;
+use crate::session::Session;
+use crate::subscriptions::Options;
+use crate::time::Now;
+use crate::topic::Subscribable;
+
+/// What hooks have made of a SUBSCRIBE.
+pub(super) struct Subscribed {
+    packet_id: PacketId,
+    identifier: Option<NonZeroU32>,
+    /// For each filter what is granted, or the code of the refusal.
+    filters: Vec<Result<Granted, ReasonCode>>,
+}
+
+struct Granted {
+    filter: Subscribable,
+    qos: QoS,
+    options: SubscribeOptions,
+}
+
+/// What hooks have made of an UNSUBSCRIBE.
+pub(super) struct Unsubscribed {
+    packet_id: PacketId,
+    filters: Vec<Result<Subscribable, ReasonCode>>,
+}
+
+impl Connection {
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        if subscribe.subscription_id.is_some() && !self.broker.capabilities.subscription_identifiers {
+            let reason = "SUBSCRIBE with an identifier, which is turned off";
+            return self.close(Some(ReasonCode::SubscriptionIdentifiersNotSupported), reason, now);
+        }
+        let mut filters = Vec::with_capacity(subscribe.filters.len());
+        for (text, options) in &subscribe.filters {
+            match Subscribable::parse(text) {
+                Ok(filter) => filters.push((self.filter_fault(&filter, text), filter, *options)),
+                // A malformed filter makes a malformed packet: there is nothing to grant [MQTT-4.7.1-1].
+                Err(error) => {
+                    let reason = format!("SUBSCRIBE to '{}': {error}", text.escape_debug());
+                    return self.close(Some(ReasonCode::MalformedPacket), &reason, now);
+                }
+            }
+        }
+        let chains = self.broker.chains();
+        let identity = Arc::clone(&open.identity);
+        let packet_id = subscribe.packet_id;
+        let identifier = subscribe.subscription_id.and_then(NonZeroU32::new);
+        let question = async move {
+            let mut answers = Vec::with_capacity(filters.len());
+            for (fault, filter, options) in filters {
+                answers.push(match fault {
+                    Some(code) => Err(code),
+                    None => grant(&chains, &identity, filter, options).await,
+                });
+            }
+            Resolved::Subscribed(Subscribed { packet_id, identifier, filters: answers })
+        };
+        self.ask(Box::pin(question), now);
+    }
+
+    /// What is turned off, or a limit, that a filter runs into.
+    fn filter_fault(&self, filter: &Subscribable, text: &str) -> Option<ReasonCode> {
+        let capabilities = &self.broker.capabilities;
+        if filter.share.is_some() && !capabilities.shared_subscriptions {
+            return Some(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if filter.filter.has_wildcard() && !capabilities.wildcard_subscriptions {
+            return Some(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        let fault = self.broker.topic_fault(text)?;
+        debug!(client = self.client_id(), filter = text, "the filter {fault}");
+        Some(ReasonCode::TopicFilterInvalid)
+    }
+
+    pub(super) fn subscribed(&mut self, subscribed: Subscribed, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        let session = Arc::clone(&open.session);
+        let broker = Arc::clone(&self.broker);
+        let Subscribed { packet_id, identifier, filters } = subscribed;
+        let mut codes = Vec::with_capacity(filters.len());
+        let mut replays = Vec::new();
+        for answer in filters {
+            let code = match answer {
+                Err(code) => code,
+                Ok(granted) => {
+                    let options = Options {
+                        qos: granted.qos.min(broker.capabilities.qos_max),
+                        no_local: granted.options.no_local,
+                        retain_as_published: granted.options.retain_as_published,
+                        identifier,
+                    };
+                    match enter(&broker, &session, &granted.filter, options) {
+                        Err(code) => code,
+                        Ok(new) => {
+                            let wanted = match granted.options.retain_handling {
+                                RetainHandling::Send => true,
+                                RetainHandling::SendIfNew => new,
+                                RetainHandling::DoNotSend => false,
+                            };
+                            if wanted && granted.filter.share.is_none() {
+                                replays.push((granted.filter, options));
+                            }
+                            granted_code(options.qos)
+                        }
+                    }
+                }
+            };
+            codes.push(code);
+        }
+        self.send(&Packet::SubAck(SubAck::new(packet_id, codes)));
+        for (filter, options) in replays {
+            self.replay_retained(&session, &filter, &options, now);
+        }
+    }
+
+    /// Sends what is retained for a new subscription `[MQTT-3.3.1-9]`.
+    fn replay_retained(
+        &mut self,
+        session: &Arc<Session>,
+        filter: &Subscribable,
+        options: &Options,
+        now: Now,
+    ) {
+        let found = self.broker.retained.read().matching(&filter.filter, now.at);
+        let grant = Grant::of(options);
+        let hooked = !self.broker.chains().at(HookPoint::OnDeliver).is_empty();
+        for message in found {
+            let message = if hooked {
+                let plan = self.broker.plan(&message.topic);
+                match publish::on_deliver(&self.broker, session, &message, &plan, now) {
+                    Ok(message) => message,
+                    Err(reason) => {
+                        self.broker.dropped(Some(session), reason);
+                        continue;
+                    }
+                }
+            } else {
+                message
+            };
+            let parcel = Parcel {
+                qos: message.qos.min(grant.qos),
+                retain: true,
+                identifiers: grant.identifiers.clone(),
+                message,
+            };
+            self.with_live(session, |broker, outbound, live, batch| {
+                if let Err(reason) = outbound.replay(live, parcel, now.at, batch) {
+                    broker.dropped(Some(session), reason);
+                }
+            });
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        let mut filters = Vec::with_capacity(unsubscribe.filters.len());
+        for text in &unsubscribe.filters {
+            match Subscribable::parse(text) {
+                Ok(filter) => filters.push(filter),
+                Err(error) => {
+                    let reason = format!("UNSUBSCRIBE from '{}': {error}", text.escape_debug());
+                    return self.close(Some(ReasonCode::MalformedPacket), &reason, now);
+                }
+            }
+        }
+        let chains = self.broker.chains();
+        let identity = Arc::clone(&open.identity);
+        let packet_id = unsubscribe.packet_id;
+        let question = async move {
+            let mut answers = Vec::with_capacity(filters.len());
+            for filter in filters {
+                let answer =
+                    chain::rewrite_filter(&chains, HookPoint::OnUnsubscribe, &identity, filter, None).await;
+                answers.push(answer.map_err(|denial| fitting(denial.code, PacketType::UnsubAck)));
+            }
+            Resolved::Unsubscribed(Unsubscribed { packet_id, filters: answers })
+        };
+        self.ask(Box::pin(question), now);
+    }
+
+    pub(super) fn unsubscribed(&mut self, unsubscribed: Unsubscribed) {
+        let Phase::Open(open) = &self.phase else { return };
+        let session = Arc::clone(&open.session);
+        let codes = unsubscribed
+            .filters
+            .into_iter()
+            .map(|answer| match answer {
+                Err(code) => code,
+                Ok(filter) if self.broker.unsubscribe(&session, &filter) => ReasonCode::Success,
+                Ok(_) => ReasonCode::NoSubscriptionExisted,
+            })
+            .collect();
+        self.send(&Packet::UnsubAck(UnsubAck::new(unsubscribed.packet_id, codes)));
+    }
+}
+
+/// Asks whether a filter is granted, and as what.
+async fn grant(
+    chains: &Chains,
+    identity: &Arc<Identity>,
+    filter: Subscribable,
+    options: SubscribeOptions,
+) -> Result<Granted, ReasonCode> {
+    let refused = |code| fitting(code, PacketType::SubAck);
+    let ask = |filter: &Subscribable| Action::Subscribe { filter: filter.clone(), qos: options.qos };
+    let mut qos = match chain::authorize(chains, identity, ask(&filter)).await {
+        Verdict::Allowed(qos) => qos,
+        Verdict::Denied(denial) => return Err(refused(denial.code)),
+    };
+    let rewritten =
+        chain::rewrite_filter(chains, HookPoint::OnSubscribe, identity, filter.clone(), Some(qos))
+            .await
+            .map_err(|denial| refused(denial.code))?;
+    if rewritten != filter {
+        // A hook cannot give what the client may not have.
+        qos = match chain::authorize(chains, identity, ask(&rewritten)).await {
+            Verdict::Allowed(allowed) => allowed.min(qos),
+            Verdict::Denied(denial) => return Err(refused(denial.code)),
+        };
+    }
+    Ok(Granted { filter: rewritten, qos, options })
+}
+
+/// Enters a subscription, if there is room for it. Answers whether it is new.
+fn enter(
+    broker: &Broker,
+    session: &Arc<Session>,
+    filter: &Subscribable,
+    options: Options,
+) -> Result<bool, ReasonCode> {
+    let full = {
+        let state = session.lock();
+        state.subscriptions.len() >= broker.limits().subscriptions_max
+            && !state.subscriptions.contains_key(filter)
+    };
+    if full {
+        return Err(ReasonCode::QuotaExceeded);
+    }
+    broker.subscribe(session, filter, options).ok_or(ReasonCode::UnspecifiedError)
+}
+
+/// `code`, where the packet can carry it as a refusal.
+fn fitting(code: ReasonCode, packet: PacketType) -> ReasonCode {
+    if code.is_error() && code.valid_in(packet) { code } else { ReasonCode::NotAuthorized }
+}
+
+fn granted_code(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}

@@ -1,0 +1,202 @@
+//! What is counted: what came, what went, and every message that was not delivered, by reason.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// Why a message did not reach a subscriber that matched, or was not taken at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// The session's queue was full.
+    QueueFull,
+    /// Its connection takes less than comes, and QoS 0 does not wait.
+    SlowConsumer,
+    /// It expired before it could be sent.
+    Expired,
+    /// Larger than the Maximum Packet Size of the receiver `[MQTT-3.1.2-25]`.
+    PacketTooLarge,
+    /// QoS 0, and nobody was online to receive it.
+    NoReceiverOnline,
+    /// The session ended while it waited.
+    SessionEnded,
+    /// The publisher may not publish it.
+    Denied,
+    /// A transform or an on-deliver hook dropped it.
+    HookDropped,
+    /// A hook failed, and its policy is deny.
+    HookFailed,
+    /// What a hook made of it is no valid message.
+    Invalid,
+    /// Rules that call each other went round too often.
+    Loop,
+    /// The limits on retained messages are reached: it was delivered but not retained.
+    RetainedFull,
+}
+
+impl DropReason {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::QueueFull,
+        Self::SlowConsumer,
+        Self::Expired,
+        Self::PacketTooLarge,
+        Self::NoReceiverOnline,
+        Self::SessionEnded,
+        Self::Denied,
+        Self::HookDropped,
+        Self::HookFailed,
+        Self::Invalid,
+        Self::Loop,
+        Self::RetainedFull,
+    ];
+
+    /// Its name in `$SYS/` and in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Expired => "expired",
+            Self::PacketTooLarge => "packet_too_large",
+            Self::NoReceiverOnline => "no_receiver_online",
+            Self::SessionEnded => "session_ended",
+            Self::Denied => "denied",
+            Self::HookDropped => "hook_dropped",
+            Self::HookFailed => "hook_failed",
+            Self::Invalid => "invalid",
+            Self::Loop => "loop",
+            Self::RetainedFull => "retained_full",
+        }
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn add_one(&self) {
+        self.add(1);
+    }
+
+    /// So many more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that comes and goes.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// More, or less when `change` is negative.
+    pub fn change(&self, change: i64) {
+        self.0.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// How many now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}
+
+/// The dropped messages by reason.
+#[derive(Debug, Default)]
+pub struct Drops([Counter; DropReason::ALL.len()]);
+
+impl Drops {
+    /// Counts one.
+    pub fn count(&self, reason: DropReason) {
+        self.count_many(reason, 1);
+    }
+
+    /// Counts so many.
+    pub fn count_many(&self, reason: DropReason, messages: u64) {
+        if let Some(counter) = self.0.get(reason as usize) {
+            counter.add(messages);
+        }
+    }
+
+    /// How many so far.
+    #[must_use]
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0.get(reason as usize).map_or(0, Counter::get)
+    }
+
+    /// How many so far, for whatever reason.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+}
+
+/// The counters of a broker since its start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages that clients published, whatever became of them.
+    pub messages_received: Counter,
+    /// Messages handed to connections, each receiver counted.
+    pub messages_sent: Counter,
+    /// Bytes of their payloads.
+    pub payload_bytes_received: Counter,
+    /// Bytes of their payloads.
+    pub payload_bytes_sent: Counter,
+    /// Messages that were not delivered.
+    pub dropped: Drops,
+    /// Connections that were let in.
+    pub connections_accepted: Counter,
+    /// Connections that were refused.
+    pub connections_refused: Counter,
+    /// Connections that closed because of what the peer sent.
+    pub bad_input: Counter,
+    /// Clients connected now.
+    pub clients_connected: Gauge,
+    /// Subscriptions now.
+    pub subscriptions: Gauge,
+    /// Rule and plugin calls that failed on a message's way.
+    pub hook_failures: Counter,
+    /// Records that rules handed to sinks.
+    pub records: Counter,
+}
+
+/// Lets so many log lines pass per second and counts the others: what goes wrong with every message must not
+/// fill the disk.
+#[derive(Debug, Default)]
+pub struct LogGate {
+    second: AtomicU64,
+    lines: AtomicU64,
+    held_back: AtomicU64,
+}
+
+impl LogGate {
+    /// Lines per second.
+    const LINES_MAX: u64 = 20;
+
+    /// Whether a line may be written now; if so, how many were held back since the last one.
+    pub fn pass(&self, unix_ms: u64) -> Option<u64> {
+        let second = unix_ms / 1_000;
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.lines.store(0, Ordering::Relaxed);
+        }
+        if self.lines.fetch_add(1, Ordering::Relaxed) < Self::LINES_MAX {
+            return Some(self.held_back.swap(0, Ordering::Relaxed));
+        }
+        self.held_back.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}

@@ -1,0 +1,348 @@
+//! The messages on their way to one client: those that wait, and those that are sent and not acknowledged.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use weirmq_wire::{PacketId, PacketType, ReasonCode};
+
+use crate::counters::DropReason;
+use crate::limits::{Limits, QueueFull};
+use crate::message::{Message, QoS};
+use crate::outbox::Batch;
+use crate::session::Live;
+use crate::time::Instant;
+
+/// A message as one receiver gets it.
+#[derive(Debug, Clone)]
+pub(crate) struct Parcel {
+    pub(crate) message: Arc<Message>,
+    /// The lower of the published and the granted QoS `[MQTT-3.8.4-8]`.
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    /// The identifiers of the subscriptions that matched.
+    pub(crate) identifiers: Option<Arc<[u32]>>,
+}
+
+/// What is on its way to one client.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    /// QoS 1 and 2 messages that were given a packet identifier, in the order in which they were.
+    inflight: VecDeque<Inflight>,
+    /// How many of them are still to be sent, or sent again, on this connection.
+    unsent: usize,
+    /// How many were ever given an identifier: the identifier follows from it.
+    given: u64,
+    /// QoS 1 and 2 messages that wait, in order.
+    queue: VecDeque<Parcel>,
+    queue_bytes: usize,
+    /// Nothing that waits expires before this.
+    expires_first: Option<Instant>,
+    /// Retained QoS 0 messages of a SUBSCRIBE that found the outbox full.
+    replay: VecDeque<Parcel>,
+}
+
+/// A message that has a packet identifier.
+#[derive(Debug)]
+struct Inflight {
+    /// Which of all that were given an identifier.
+    given: u64,
+    id: PacketId,
+    /// The message, until the client has answered PUBREC; then only PUBREL is owed.
+    parcel: Option<Parcel>,
+    /// Whether it was sent on this connection.
+    sent: bool,
+    /// Whether it was sent on any connection before: what is sent then is a repetition.
+    before: bool,
+    /// Whether its PUBLISH counts against the client's Receive Maximum `[MQTT-3.3.4-9]`.
+    counted: bool,
+}
+
+/// What a PUBREC calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterPubRec {
+    /// PUBREL.
+    Release,
+    /// Nothing: the client has refused the message, and that is the end of it `[MQTT-4.3.3-4]`.
+    Done,
+    /// There is no such message.
+    Unknown,
+}
+
+/// Told of each message that is not delivered.
+pub(crate) type OnDrop<'a> = &'a mut dyn FnMut(DropReason);
+
+impl Outbound {
+    /// Sends `parcel`, or has it wait.
+    ///
+    /// # Errors
+    /// The reason for which it is dropped. Others that are dropped to make room are told to `on_drop`.
+    pub(crate) fn offer(
+        &mut self,
+        live: Option<&mut Live>,
+        parcel: Parcel,
+        limits: &Limits,
+        now: Instant,
+        batch: &mut Batch,
+        on_drop: OnDrop<'_>,
+    ) -> Result<(), DropReason> {
+        if parcel.message.is_expired(now) {
+            return Err(DropReason::Expired);
+        }
+        match (live, parcel.qos) {
+            (None, QoS::AtMostOnce) => Err(DropReason::NoReceiverOnline),
+            (Some(live), QoS::AtMostOnce) if live.has_room() => live.send(&parcel, None, false, now, batch),
+            (Some(_), QoS::AtMostOnce) => Err(DropReason::SlowConsumer),
+            (Some(live), _) if self.may_start(live) => self.start(live, parcel, now, batch),
+            (live, _) => {
+                if let Some(live) = live.filter(|live| !live.has_room()) {
+                    live.outbox.want_room();
+                }
+                self.enqueue(parcel, limits, now, on_drop)
+            }
+        }
+    }
+
+    /// Sends a retained message, or has it wait: the limits of the queue are for what comes unasked.
+    pub(crate) fn replay(
+        &mut self,
+        live: &mut Live,
+        parcel: Parcel,
+        now: Instant,
+        batch: &mut Batch,
+    ) -> Result<(), DropReason> {
+        match parcel.qos {
+            QoS::AtMostOnce if self.replay.is_empty() && live.has_room() => {
+                live.send(&parcel, None, false, now, batch)
+            }
+            QoS::AtMostOnce => {
+                self.replay.push_back(parcel);
+                live.outbox.want_room();
+                Ok(())
+            }
+            _ if self.may_start(live) => self.start(live, parcel, now, batch),
+            _ => {
+                self.push(parcel);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends of what waits as much as the client and its outbox take. To be called after an acknowledgement,
+    /// after [`Outbound::resume`], and when the outbox has room again.
+    pub(crate) fn pump(&mut self, live: &mut Live, now: Instant, batch: &mut Batch, on_drop: OnDrop<'_>) {
+        self.send_again(live, now, batch, on_drop);
+        while self.may_start_with(live) {
+            let Some(parcel) = self.queue.pop_front() else { break };
+            self.queue_bytes -= parcel.message.size();
+            if parcel.message.is_expired(now) {
+                on_drop(DropReason::Expired);
+            } else if let Err(reason) = self.start(live, parcel, now, batch) {
+                on_drop(reason);
+            }
+        }
+        while live.has_room() {
+            let Some(parcel) = self.replay.pop_front() else { break };
+            let outcome = if parcel.message.is_expired(now) {
+                Err(DropReason::Expired)
+            } else {
+                live.send(&parcel, None, false, now, batch)
+            };
+            if let Err(reason) = outcome {
+                on_drop(reason);
+            }
+        }
+        if !live.has_room() && !(self.queue.is_empty() && self.replay.is_empty() && self.unsent == 0) {
+            live.outbox.want_room();
+        }
+    }
+
+    /// The client has a new connection: everything unacknowledged is to be sent again `[MQTT-4.4.0-1]`.
+    pub(crate) fn resume(&mut self) {
+        for entry in &mut self.inflight {
+            entry.before |= entry.sent;
+            entry.sent = false;
+            entry.counted = false;
+        }
+        self.unsent = self.inflight.len();
+    }
+
+    /// The connection is gone: what only a live connection gets is dropped.
+    pub(crate) fn suspend(&mut self, on_drop: OnDrop<'_>) {
+        for _ in self.replay.drain(..) {
+            on_drop(DropReason::NoReceiverOnline);
+        }
+        self.replay.shrink_to_fit();
+    }
+
+    /// PUBACK: whether there was such a message.
+    pub(crate) fn puback(&mut self, live: &mut Live, id: PacketId) -> bool {
+        self.remove(live, id, |entry| {
+            entry.parcel.as_ref().is_some_and(|parcel| parcel.qos == QoS::AtLeastOnce)
+        })
+    }
+
+    /// PUBREC.
+    pub(crate) fn pubrec(&mut self, live: &mut Live, id: PacketId, code: ReasonCode) -> AfterPubRec {
+        let Some(entry) = self.inflight.iter_mut().find(|entry| entry.id == id && entry.sent) else {
+            return AfterPubRec::Unknown;
+        };
+        match &entry.parcel {
+            Some(parcel) if parcel.qos != QoS::ExactlyOnce => AfterPubRec::Unknown,
+            _ if code.is_error() => {
+                self.remove(live, id, |_| true);
+                AfterPubRec::Done
+            }
+            _ => {
+                entry.parcel = None;
+                AfterPubRec::Release
+            }
+        }
+    }
+
+    /// PUBCOMP: whether there was such a message.
+    pub(crate) fn pubcomp(&mut self, live: &mut Live, id: PacketId) -> bool {
+        self.remove(live, id, |entry| entry.parcel.is_none())
+    }
+
+    /// How many messages wait or are under way.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.len() + self.replay.len() + self.inflight.len()
+    }
+
+    /// Whether a message would be sent at once: one that `waits` for acknowledgements needs a place among them.
+    pub(crate) fn takes_now(&self, live: &Live, waits: bool) -> bool {
+        if waits { self.may_start(live) } else { live.has_room() }
+    }
+
+    fn may_start(&self, live: &Live) -> bool {
+        self.queue.is_empty() && self.may_start_with(live)
+    }
+
+    fn may_start_with(&self, live: &Live) -> bool {
+        self.unsent == 0 && live.unacknowledged < live.receive_max && live.has_room()
+    }
+
+    /// Gives `parcel` an identifier and sends it.
+    fn start(
+        &mut self,
+        live: &mut Live,
+        parcel: Parcel,
+        now: Instant,
+        batch: &mut Batch,
+    ) -> Result<(), DropReason> {
+        let (given, id) = self.next_id();
+        live.send(&parcel, Some(id), false, now, batch)?;
+        self.given = given + 1;
+        live.unacknowledged += 1;
+        let entry = Inflight { given, id, parcel: Some(parcel), sent: true, before: false, counted: true };
+        self.inflight.push_back(entry);
+        Ok(())
+    }
+
+    /// The next identifier that is not in use. Identifiers go round; one that is still in use when its turn
+    /// comes again is passed over `[MQTT-2.2.1-4]`. There is always one: Receive Maximum is at most 65,535,
+    /// and the identifiers are as many.
+    fn next_id(&self) -> (u64, PacketId) {
+        const ROUND: u64 = u16::MAX as u64;
+        let mut given = self.given;
+        loop {
+            let number = u16::try_from(given % ROUND).unwrap_or(0) + 1;
+            let id = PacketId::new(number).unwrap_or(PacketId::MIN);
+            let oldest = self.inflight.front().map_or(u64::MAX, |entry| entry.given);
+            // Only what was given a whole round ago can be in the way.
+            let may_be_in_use = oldest.saturating_add(ROUND) <= given;
+            if !may_be_in_use || !self.inflight.iter().any(|entry| entry.id == id) {
+                return (given, id);
+            }
+            given += 1;
+        }
+    }
+
+    fn send_again(&mut self, live: &mut Live, now: Instant, batch: &mut Batch, on_drop: OnDrop<'_>) {
+        let mut place = 0;
+        while self.unsent > 0 {
+            let Some(entry) = self.inflight.get_mut(place) else { break };
+            if entry.sent {
+                place += 1;
+                continue;
+            }
+            match &entry.parcel {
+                None => live.acknowledge(PacketType::PubRel, entry.id, ReasonCode::Success, batch),
+                Some(_) if live.unacknowledged >= live.receive_max || !live.has_room() => break,
+                Some(parcel) => {
+                    if let Err(reason) = live.send(parcel, Some(entry.id), entry.before, now, batch) {
+                        on_drop(reason);
+                        self.unsent -= 1;
+                        self.inflight.remove(place);
+                        continue;
+                    }
+                    entry.counted = true;
+                    live.unacknowledged += 1;
+                }
+            }
+            entry.sent = true;
+            self.unsent -= 1;
+            place += 1;
+        }
+    }
+
+    fn remove(&mut self, live: &mut Live, id: PacketId, fits: impl Fn(&Inflight) -> bool) -> bool {
+        let Some(place) = self.inflight.iter().position(|entry| entry.id == id && entry.sent && fits(entry))
+        else {
+            return false;
+        };
+        if let Some(entry) = self.inflight.remove(place) {
+            live.unacknowledged -= u16::from(entry.counted);
+        }
+        true
+    }
+
+    fn enqueue(
+        &mut self,
+        parcel: Parcel,
+        limits: &Limits,
+        now: Instant,
+        on_drop: OnDrop<'_>,
+    ) -> Result<(), DropReason> {
+        let size = parcel.message.size();
+        let fits = |queue: &VecDeque<Parcel>, bytes: usize| {
+            queue.len() < limits.queue_messages_max && bytes.saturating_add(size) <= limits.queue_bytes_max
+        };
+        if !fits(&self.queue, self.queue_bytes) {
+            self.forget_expired(now, on_drop);
+        }
+        while !fits(&self.queue, self.queue_bytes) {
+            if limits.queue_full == QueueFull::RefuseNewest {
+                return Err(DropReason::QueueFull);
+            }
+            let Some(oldest) = self.queue.pop_front() else { return Err(DropReason::QueueFull) };
+            self.queue_bytes -= oldest.message.size();
+            on_drop(DropReason::QueueFull);
+        }
+        self.push(parcel);
+        Ok(())
+    }
+
+    fn push(&mut self, parcel: Parcel) {
+        self.queue_bytes += parcel.message.size();
+        if let Some(expires_at) = parcel.message.expires_at {
+            self.expires_first = Some(self.expires_first.map_or(expires_at, |first| first.min(expires_at)));
+        }
+        self.queue.push_back(parcel);
+    }
+
+    fn forget_expired(&mut self, now: Instant, on_drop: OnDrop<'_>) {
+        if self.expires_first.is_none_or(|first| first > now) {
+            return;
+        }
+        let before = std::mem::take(&mut self.queue);
+        (self.queue_bytes, self.expires_first) = (0, None);
+        for parcel in before {
+            if parcel.message.is_expired(now) {
+                on_drop(DropReason::Expired);
+            } else {
+                self.push(parcel);
+            }
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! The frames that wait to be written to one connection, and the writing of them by whoever has made them.
+//!
+//! A publisher pushes frames into the outboxes of its receivers and, when its own read buffer is used up,
+//! flushes each of them once ([`Batch`]). Writing never blocks: an outbox whose peer takes no more is left to
+//! the task of its own connection, which is woken.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::counters::Counters;
+
+/// Payloads up to this many bytes are copied behind their head: cheaper than a further slice for the kernel.
+const COPIED_BYTES_MAX: usize = 2 * 1024;
+/// A buffer that has grown past this is not kept for the next batch.
+const BUFFER_BYTES_KEPT_MAX: usize = 64 * 1024;
+/// How many slices are handed to the kernel at once.
+const SLICES_MAX: usize = 64;
+
+/// What an outbox writes to: a socket that does not block.
+pub trait Transport: Send + Sync {
+    /// Writes what it can of `slices` and says how much.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when the peer takes no more now; anything else is the end.
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Asks the connection's own task to look: the outbox is blocked, has room again, or is closed.
+    fn wake(&self);
+}
+
+/// The frames that wait for one connection.
+pub struct Outbox {
+    frames: Mutex<Frames>,
+    /// Bytes not written yet; kept beside the lock for those who only ask.
+    bytes: AtomicUsize,
+    closed: AtomicBool,
+    transport: Box<dyn Transport>,
+}
+
+#[derive(Default)]
+struct Frames {
+    /// Whole frames and heads whose payload is in a segment of its own, in order; `open` comes last.
+    sealed: VecDeque<Segment>,
+    open: Vec<u8>,
+    /// A buffer that was written out, kept to be filled again.
+    spare: Vec<u8>,
+    dirty: bool,
+    writing: bool,
+    blocked: bool,
+    /// Somebody waits for room.
+    wanted: bool,
+}
+
+enum Segment {
+    Own(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Segment {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// What is known of an outbox to the task of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxState {
+    /// The peer takes no more: wait until the socket is writable, then [`Outbox::resume`].
+    pub blocked: bool,
+    /// No further frame is taken.
+    pub closed: bool,
+    /// Bytes that wait.
+    pub bytes: usize,
+}
+
+impl Outbox {
+    /// An empty outbox in front of `transport`.
+    pub fn new(transport: Box<dyn Transport>) -> Self {
+        Self {
+            frames: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            transport,
+        }
+    }
+
+    /// Bytes that wait to be written.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether no further frame is taken: the connection is over once what waits is written.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// What its connection's task must know.
+    #[must_use]
+    pub fn state(&self) -> OutboxState {
+        let frames = self.frames.lock();
+        OutboxState { blocked: frames.blocked, closed: self.is_closed(), bytes: self.bytes() }
+    }
+
+    /// Takes no further frame, and wakes the connection's task. What waits is still written.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.transport.wake();
+    }
+
+    /// Lets `encode` append one frame. Answers whether the outbox must be flushed and nobody knows yet.
+    pub(crate) fn push(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        let mut frames = self.frames.lock();
+        let before = frames.open.len();
+        encode(&mut frames.open);
+        let added = frames.open.len() - before;
+        self.bytes.fetch_add(added, Ordering::Relaxed);
+        !std::mem::replace(&mut frames.dirty, true)
+    }
+
+    /// Appends a frame made of a head and a payload, which is shared where that is cheaper than a copy.
+    pub(crate) fn push_with_payload(&self, encode_head: impl FnOnce(&mut Vec<u8>), payload: &Bytes) -> bool {
+        if payload.len() <= COPIED_BYTES_MAX {
+            return self.push(|out| {
+                encode_head(out);
+                out.extend_from_slice(payload);
+            });
+        }
+        if self.is_closed() {
+            return false;
+        }
+        let mut frames = self.frames.lock();
+        let before = frames.open.len();
+        encode_head(&mut frames.open);
+        let added = frames.open.len() - before + payload.len();
+        let next = std::mem::take(&mut frames.spare);
+        let head = std::mem::replace(&mut frames.open, next);
+        frames.sealed.push_back(Segment::Own(head));
+        frames.sealed.push_back(Segment::Shared(payload.clone()));
+        self.bytes.fetch_add(added, Ordering::Relaxed);
+        !std::mem::replace(&mut frames.dirty, true)
+    }
+
+    /// Asks that the connection's task be woken when everything that waits now is written.
+    pub(crate) fn want_room(&self) {
+        self.frames.lock().wanted = true;
+    }
+
+    /// Writes what waits, as far as the peer takes it. Does nothing while somebody else is writing, who will
+    /// see what was pushed, or while the outbox is blocked.
+    pub fn flush(&self) {
+        let mut frames = self.frames.lock();
+        frames.dirty = false;
+        if frames.writing || frames.blocked {
+            return;
+        }
+        frames.writing = true;
+        while let Some(mut batch) = frames.take() {
+            drop(frames);
+            let outcome = batch.write_to(&*self.transport, &self.bytes);
+            frames = self.frames.lock();
+            match outcome {
+                Ok(()) => frames.keep(batch.spare),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    frames.put_back(batch);
+                    frames.blocked = true;
+                    break;
+                }
+                Err(_) => {
+                    *frames = Frames { writing: true, ..Frames::default() };
+                    self.bytes.store(0, Ordering::Relaxed);
+                    self.closed.store(true, Ordering::Release);
+                    break;
+                }
+            }
+        }
+        frames.writing = false;
+        let wake = frames.blocked || self.is_closed() || std::mem::take(&mut frames.wanted);
+        drop(frames);
+        if wake {
+            self.transport.wake();
+        }
+    }
+
+    /// Goes on after the socket became writable.
+    pub fn resume(&self) {
+        self.frames.lock().blocked = false;
+        self.flush();
+    }
+}
+
+impl Frames {
+    /// Everything that waits, if anything does.
+    fn take(&mut self) -> Option<Writing> {
+        if !self.open.is_empty() {
+            let next = std::mem::take(&mut self.spare);
+            self.sealed.push_back(Segment::Own(std::mem::replace(&mut self.open, next)));
+        }
+        let segments = std::mem::take(&mut self.sealed);
+        (!segments.is_empty()).then_some(Writing { segments, written: 0, spare: Vec::new() })
+    }
+
+    /// Puts what was not written in front of what has come since.
+    fn put_back(&mut self, batch: Writing) {
+        let mut segments = batch.segments;
+        segments.append(&mut self.sealed);
+        self.sealed = segments;
+        match self.sealed.front_mut() {
+            Some(Segment::Own(bytes)) => drop(bytes.drain(..batch.written.min(bytes.len()))),
+            Some(Segment::Shared(bytes)) => *bytes = bytes.slice(batch.written.min(bytes.len())..),
+            None => {}
+        }
+    }
+
+    /// Keeps the memory of a buffer for the next frames.
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= BUFFER_BYTES_KEPT_MAX {
+            buffer.clear();
+            if self.open.capacity() == 0 {
+                self.open = buffer;
+            } else {
+                self.spare = buffer;
+            }
+        }
+    }
+}
+
+/// Segments on their way out.
+struct Writing {
+    segments: VecDeque<Segment>,
+    /// How much of the first segment is written.
+    written: usize,
+    /// A buffer that is written and may be filled again.
+    spare: Vec<u8>,
+}
+
+impl Writing {
+    /// Writes until all is written or the transport refuses; counts what is written off `waiting`.
+    fn write_to(&mut self, transport: &dyn Transport, waiting: &AtomicUsize) -> io::Result<()> {
+        while !self.segments.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            let mut skip = self.written;
+            for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+                *slice = IoSlice::new(segment.bytes().get(skip..).unwrap_or_default());
+                skip = 0;
+                count += 1;
+            }
+            match transport.write(slices.get(..count).unwrap_or_default()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    waiting.fetch_sub(written, Ordering::Relaxed);
+                    self.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.written += written;
+        while let Some(segment) = self.segments.front() {
+            let length = segment.bytes().len();
+            if self.written < length {
+                return;
+            }
+            self.written -= length;
+            if let Some(Segment::Own(buffer)) = self.segments.pop_front() {
+                self.spare = buffer;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Outbox").field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+/// What a batch of work leaves to be done once, at its end: outboxes to flush, counts to add up.
+#[derive(Debug)]
+pub struct Batch {
+    outboxes: Vec<Arc<Outbox>>,
+    tally: Tally,
+    counters: Arc<Counters>,
+}
+
+/// What a batch has counted so far.
+#[derive(Debug, Default)]
+struct Tally {
+    received: u64,
+    received_bytes: u64,
+    sent: u64,
+    sent_bytes: u64,
+}
+
+impl Batch {
+    /// An empty batch that counts into `counters`.
+    #[must_use]
+    pub fn new(counters: Arc<Counters>) -> Self {
+        Self { outboxes: Vec::new(), tally: Tally::default(), counters }
+    }
+
+    /// Has `outbox` flushed at the end.
+    pub(crate) fn add(&mut self, outbox: &Arc<Outbox>) {
+        self.outboxes.push(Arc::clone(outbox));
+    }
+
+    /// Counts a message that a client published.
+    pub(crate) fn received(&mut self, payload_bytes: usize) {
+        self.tally.received += 1;
+        self.tally.received_bytes += payload_bytes as u64;
+    }
+
+    /// Counts a message that was handed to a connection.
+    pub(crate) fn sent(&mut self, payload_bytes: usize) {
+        self.tally.sent += 1;
+        self.tally.sent_bytes += payload_bytes as u64;
+    }
+
+    /// An empty batch like this one, for work that goes on elsewhere.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.counters))
+    }
+
+    /// Takes over what `other` leaves to be done.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.outboxes.append(&mut other.outboxes);
+        let tally = std::mem::take(&mut other.tally);
+        self.tally.received += tally.received;
+        self.tally.received_bytes += tally.received_bytes;
+        self.tally.sent += tally.sent;
+        self.tally.sent_bytes += tally.sent_bytes;
+    }
+
+    /// Whether an outbox that is to be flushed has more waiting than `bytes`.
+    #[must_use]
+    pub fn is_congested(&self, bytes: usize) -> bool {
+        self.outboxes.iter().any(|outbox| outbox.bytes() > bytes)
+    }
+
+    /// Flushes the outboxes and adds the counts up.
+    pub fn flush(&mut self) {
+        for outbox in self.outboxes.drain(..) {
+            outbox.flush();
+        }
+        let tally = std::mem::take(&mut self.tally);
+        if tally.received > 0 {
+            self.counters.messages_received.add(tally.received);
+            self.counters.payload_bytes_received.add(tally.received_bytes);
+        }
+        if tally.sent > 0 {
+            self.counters.messages_sent.add(tally.sent);
+            self.counters.payload_bytes_sent.add(tally.sent_bytes);
+        }
+    }
+}
+
+impl Drop for Batch {
+    /// A frame is written even where whoever has made it was cut short.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes per call, and blocks after so many calls.
+    #[derive(Default)]
+    struct Pipe {
+        taken: Mutex<Vec<u8>>,
+        bytes_per_write: usize,
+        writes_left: AtomicUsize,
+        woken: AtomicUsize,
+    }
+
+    impl Transport for Arc<Pipe> {
+        fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let left = self.writes_left.load(Ordering::Relaxed);
+            if left == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.writes_left.store(left - 1, Ordering::Relaxed);
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let part = &all[..all.len().min(self.bytes_per_write)];
+            self.taken.lock().extend_from_slice(part);
+            Ok(part.len())
+        }
+
+        fn wake(&self) {
+            self.woken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_byte_arrives_once_and_in_order_however_little_the_peer_takes(
+            frames in proptest::collection::vec(0_usize..5_000, 1..20),
+            bytes_per_write in 500_usize..7_000,
+            writes in 1_usize..5,
+        ) {
+            let pipe = Arc::new(Pipe { bytes_per_write, ..Pipe::default() });
+            let outbox = Outbox::new(Box::new(Arc::clone(&pipe)));
+            let mut expected = Vec::new();
+            for (number, length) in frames.into_iter().enumerate() {
+                let payload = Bytes::from(vec![number as u8; length]);
+                expected.push(0xff);
+                expected.extend_from_slice(&payload);
+                outbox.push_with_payload(|out| out.push(0xff), &payload);
+                if number % 3 == 0 {
+                    pipe.writes_left.store(writes, Ordering::Relaxed);
+                    outbox.resume();
+                }
+            }
+            while outbox.bytes() > 0 {
+                pipe.writes_left.store(writes, Ordering::Relaxed);
+                outbox.resume();
+            }
+            proptest::prop_assert_eq!(&*pipe.taken.lock(), &expected);
+            proptest::prop_assert!(!outbox.state().blocked);
+        }
+    }
+
+    #[test]
+    fn a_blocked_outbox_wakes_its_own_task_and_nobody_writes_until_it_resumes() {
+        let pipe = Arc::new(Pipe { bytes_per_write: 1_000, ..Pipe::default() });
+        let outbox = Outbox::new(Box::new(Arc::clone(&pipe)));
+        assert!(outbox.push(|out| out.push(1)), "the first to push must flush");
+        assert!(!outbox.push(|out| out.push(2)), "the second need not");
+        outbox.flush();
+        assert_eq!((outbox.state().blocked, pipe.woken.load(Ordering::Relaxed)), (true, 1));
+        pipe.writes_left.store(1, Ordering::Relaxed);
+        outbox.flush();
+        assert!(pipe.taken.lock().is_empty());
+        outbox.resume();
+        assert_eq!(*pipe.taken.lock(), [1, 2]);
+    }
+
+    #[test]
+    fn a_closed_outbox_writes_what_waits_and_takes_no_more() {
+        let pipe = Arc::new(Pipe { bytes_per_write: 1_000, writes_left: 9.into(), ..Pipe::default() });
+        let outbox = Outbox::new(Box::new(Arc::clone(&pipe)));
+        outbox.push(|out| out.push(1));
+        outbox.close();
+        outbox.push(|out| out.push(2));
+        outbox.flush();
+        assert_eq!(*pipe.taken.lock(), [1]);
+    }
+}

@@ -1,0 +1,443 @@
+//! The way of a message from acceptance to the outboxes: transforms, the check of what they have made, rules,
+//! receivers, and the further messages of rules.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tracing::{debug, info, warn};
+use weirmq_wire::ReasonCode;
+
+use crate::broker::Broker;
+use crate::chain::{self, Verdict};
+use crate::counters::DropReason;
+use crate::hook::{
+    Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Link, Policy, Reply, Transformed,
+};
+use crate::message::{HOPS_MAX, Message, Publisher};
+use crate::outbound::Parcel;
+use crate::outbox::Batch;
+use crate::plan::{Grant, Plan};
+use crate::session::Session;
+use crate::time::Now;
+use crate::topic::TopicName;
+
+/// Work that a caller is to drive to its end.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// In whose name a message is published.
+#[derive(Clone)]
+pub(crate) enum Origin {
+    /// A client's.
+    Client {
+        identity: Arc<Identity>,
+        /// Whether it is known that it may publish the message as it is.
+        authorized: bool,
+    },
+    /// A rule's or a plugin's.
+    Inside,
+}
+
+/// How many subscribers matched, or why the message was not taken.
+pub(crate) type Outcome = Result<usize, Denial>;
+
+/// A message with some of its way before it.
+struct Item {
+    message: Arc<Message>,
+    plan: Arc<Plan>,
+    origin: Origin,
+    /// The first link of the on-publish chain that it has not met.
+    link: usize,
+    /// Whether what becomes of it is what the publisher is told.
+    answers: bool,
+}
+
+/// Brings `message` to everybody whom it concerns. Answers for the message itself; what becomes of further
+/// messages that rules publish is counted and logged.
+pub(crate) async fn publish(
+    broker: Arc<Broker>,
+    origin: Origin,
+    message: Arc<Message>,
+    plan: Arc<Plan>,
+    now: Now,
+    mut batch: Batch,
+) -> (Outcome, Batch) {
+    let mut items = VecDeque::from([Item { message, plan, origin, link: 0, answers: true }]);
+    let mut outcome: Outcome = Ok(0);
+    let mut taken = false;
+    while let Some(item) = items.pop_front() {
+        let answers = item.answers;
+        let one = one(&broker, item, now, &mut batch, &mut items).await;
+        match one {
+            Some(Ok(matched)) if answers => {
+                outcome = Ok(matched + outcome.unwrap_or(0));
+                taken = true;
+            }
+            Some(Err(denial)) if answers && !taken => outcome = Err(denial),
+            _ => {}
+        }
+    }
+    (outcome, batch)
+}
+
+/// Brings one item to its receivers, and puts what follows from it into `items`. `None` where others stand in
+/// its place now.
+async fn one(
+    broker: &Arc<Broker>,
+    mut item: Item,
+    now: Now,
+    batch: &mut Batch,
+    items: &mut VecDeque<Item>,
+) -> Option<Outcome> {
+    if let Err(denial) = authorize(broker, &mut item).await {
+        return Some(Err(denial));
+    }
+    while let Some((place, transform)) = item
+        .plan
+        .transforms
+        .iter()
+        .find(|(place, _)| *place >= item.link)
+        .map(|(place, t)| (*place, Arc::clone(t)))
+    {
+        item.link = place + 1;
+        let reply = transform.transform(&item.message, now);
+        if matches!(reply, Reply::Later(_)) {
+            batch.flush();
+        }
+        let transformed = match reply.get().await {
+            Ok(transformed) => transformed,
+            Err(failure) => match transform_failed(broker, &item, place, &failure, now) {
+                Ok(()) => Transformed::Pass,
+                Err(denial) => return Some(Err(denial)),
+            },
+        };
+        let drafts = match transformed {
+            Transformed::Pass => continue,
+            Transformed::Drop(denial) => {
+                broker.dropped(None, DropReason::HookDropped);
+                debug!(topic = %item.message.topic, reason = denial.reason, "a transform dropped the message");
+                return Some(Err(denial));
+            }
+            Transformed::Replace(draft) => {
+                match replaced(broker, &item, draft, now).await {
+                    Ok(next) => item = next,
+                    Err(denial) => return Some(Err(denial)),
+                }
+                continue;
+            }
+            Transformed::Several(drafts) => drafts,
+        };
+        let mut refused = Some(Ok(0));
+        for draft in drafts.into_iter().rev() {
+            match replaced(broker, &item, draft, now).await {
+                Ok(next) => {
+                    items.push_front(next);
+                    refused = None;
+                }
+                Err(denial) => refused = refused.map(|_| Err(denial)),
+            }
+        }
+        return refused;
+    }
+    let (matched, actions) = route(broker, &item.message, &item.plan, now, batch);
+    if let Some(actions) = actions {
+        follow(broker, &item.message, actions, now, items);
+    }
+    Some(Ok(matched))
+}
+
+/// Makes sure that the client may publish the message as it is.
+async fn authorize(broker: &Arc<Broker>, item: &mut Item) -> Result<(), Denial> {
+    let Origin::Client { identity, authorized } = &mut item.origin else { return Ok(()) };
+    if *authorized {
+        return Ok(());
+    }
+    let action = Action::Publish {
+        topic: item.message.topic.clone(),
+        qos: item.message.qos,
+        retain: item.message.retain,
+    };
+    match chain::authorize(&broker.chains(), identity, action).await {
+        Verdict::Allowed(_) => {
+            *authorized = true;
+            Ok(())
+        }
+        Verdict::Denied(denial) => {
+            broker.dropped(None, DropReason::Denied);
+            Err(denial)
+        }
+    }
+}
+
+/// What is done where a transform failed: nothing, or the message is dropped.
+fn transform_failed(
+    broker: &Broker,
+    item: &Item,
+    place: usize,
+    failure: &Failure,
+    now: Now,
+) -> Result<(), Denial> {
+    let Some(link) = item.plan.link(HookPoint::OnPublish, place) else { return Ok(()) };
+    let client = item.message.publisher.client_id().map_or("", |id| id);
+    match failed(broker, link, HookPoint::OnPublish, client, failure, now) {
+        Policy::Skip | Policy::Allow => Ok(()),
+        Policy::Deny => {
+            broker.dropped(None, DropReason::HookFailed);
+            let reason = format!("{} failed, and its policy is deny", link.hook.name());
+            Err(Denial::new(ReasonCode::ImplementationSpecificError, reason))
+        }
+    }
+}
+
+/// Logs that a hook on a message's way failed, at a bounded rate, and says what is done in its place.
+fn failed(
+    broker: &Broker,
+    link: &Link,
+    point: HookPoint,
+    client_id: &str,
+    failure: &Failure,
+    now: Now,
+) -> Policy {
+    broker.counters().hook_failures.add_one();
+    match broker.log.pass(now.unix_ms) {
+        Some(_) => chain::failed(link, point, client_id, failure),
+        None => link.policy(point),
+    }
+}
+
+/// The item for what a transform has put in the place of a message, checked like a client's; the rights are
+/// asked for again where the topic is another.
+async fn replaced(broker: &Arc<Broker>, item: &Item, draft: Draft, now: Now) -> Result<Item, Denial> {
+    let model = &item.message;
+    let message = match accept_draft(broker, draft, model.publisher.clone(), model.hops, now) {
+        Ok(mut message) => {
+            message.received_unix_ms = model.received_unix_ms;
+            message.expires_at = message.expires_at.or(model.expires_at);
+            Arc::new(message)
+        }
+        Err(reason) => {
+            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                warn!(topic = %model.topic, reason, held_back, "a transform made no valid message");
+            }
+            broker.dropped(None, DropReason::Invalid);
+            return Err(Denial::new(ReasonCode::ImplementationSpecificError, reason));
+        }
+    };
+    let unchanged =
+        message.topic == model.topic && message.qos <= model.qos && (model.retain || !message.retain);
+    let mut origin = item.origin.clone();
+    if let (Origin::Client { authorized, .. }, false) = (&mut origin, unchanged) {
+        *authorized = false;
+    }
+    let plan =
+        if message.topic == model.topic { Arc::clone(&item.plan) } else { broker.plan(&message.topic) };
+    let mut next = Item { message, plan, origin, link: item.link, answers: item.answers };
+    authorize(broker, &mut next).await.map(|()| next)
+}
+
+/// The message that a hook or a rule asks for, if it is one that the broker takes.
+fn accept_draft(
+    broker: &Broker,
+    draft: Draft,
+    publisher: Publisher,
+    hops: u8,
+    now: Now,
+) -> Result<Message, String> {
+    let topic = TopicName::new(&draft.topic)
+        .map_err(|error| format!("'{}' is not a topic name: {error}", draft.topic.escape_debug()))?;
+    if let Some(fault) = broker.topic_fault(&topic) {
+        return Err(format!("the topic name {fault}"));
+    }
+    if topic.starts_with('$') && !matches!(publisher, Publisher::Client { .. }) {
+        return Err(format!("'{topic}' begins with '$': such topics are the broker's own"));
+    }
+    if draft.payload.len() > broker.limits().packet_bytes_max as usize {
+        return Err(format!("its payload has {} bytes, more than a packet may have", draft.payload.len()));
+    }
+    let expires_at = match draft.expires_in {
+        None => broker.expires_at(None, now.at),
+        Some(span) => broker.expires_at(Some(u32::try_from(span.as_secs()).unwrap_or(u32::MAX)), now.at),
+    };
+    Ok(Message {
+        topic,
+        payload: draft.payload,
+        qos: draft.qos.min(broker.capabilities.qos_max),
+        retain: draft.retain && broker.capabilities.retain,
+        properties: draft.properties,
+        publisher,
+        received_unix_ms: now.unix_ms,
+        expires_at,
+        hops,
+    })
+}
+
+/// Takes up what rules want done about `message`.
+fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, items: &mut VecDeque<Item>) {
+    for record in actions.records {
+        broker.counters().records.add_one();
+        // A refusal is counted and logged by the sinks.
+        let _ = broker.sinks.submit(record);
+    }
+    for (rule, draft) in actions.publish {
+        if message.hops >= HOPS_MAX {
+            broker.dropped(None, DropReason::Loop);
+            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                warn!(
+                    rule = &*rule,
+                    topic = draft.topic,
+                    hops = message.hops,
+                    held_back,
+                    "rules go round in a loop; message dropped"
+                );
+            }
+            continue;
+        }
+        let publisher = Publisher::Rule(Arc::clone(&rule));
+        match accept_draft(broker, draft, publisher, message.hops + 1, now) {
+            Ok(next) => {
+                let plan = broker.plan(&next.topic);
+                items.push_back(Item {
+                    message: Arc::new(next),
+                    plan,
+                    origin: Origin::Inside,
+                    link: 0,
+                    answers: false,
+                });
+            }
+            Err(reason) => {
+                broker.dropped(None, DropReason::Invalid);
+                if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                    warn!(rule = &*rule, reason, held_back, "a rule published no valid message");
+                }
+            }
+        }
+    }
+}
+
+/// Retains the message, shows it to rules and hands it to its receivers. Answers how many matched and what the
+/// rules want done.
+pub(crate) fn route(
+    broker: &Broker,
+    message: &Arc<Message>,
+    plan: &Plan,
+    now: Now,
+    batch: &mut Batch,
+) -> (usize, Option<Actions>) {
+    if message.retain {
+        broker.retain(message);
+    }
+    let actions = (!plan.observers.is_empty()).then(|| observe(broker, message, plan, now));
+    (deliver(broker, message, plan, now, batch), actions)
+}
+
+fn observe(broker: &Broker, message: &Arc<Message>, plan: &Plan, now: Now) -> Actions {
+    let mut actions = Actions::default();
+    for observer in &plan.observers {
+        if let Err(failure) = observer.observe(message, now, &mut actions) {
+            broker.counters().hook_failures.add_one();
+            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                warn!(rule = observer.name(), topic = %message.topic, %failure, held_back, "rule failed");
+            }
+        }
+    }
+    actions
+}
+
+/// Hands `message` to everybody who receives its topic.
+pub(crate) fn deliver(
+    broker: &Broker,
+    message: &Arc<Message>,
+    plan: &Plan,
+    now: Now,
+    batch: &mut Batch,
+) -> usize {
+    let publisher = message.publisher.client_id();
+    let mut matched = 0;
+    for receiver in &plan.receivers {
+        if let Some(grant) = receiver.grant(publisher) {
+            matched += 1;
+            deliver_to(broker, &receiver.session, message, plan, grant, now, batch);
+        }
+    }
+    for group in &plan.groups {
+        matched += 1;
+        let chosen = group.choose(message.qos);
+        match chosen {
+            Some(member) => {
+                let grant = Grant::of(&member.options);
+                deliver_to(broker, &member.session, message, plan, &grant, now, batch);
+            }
+            None => broker.dropped(None, DropReason::NoReceiverOnline),
+        }
+    }
+    matched
+}
+
+fn deliver_to(
+    broker: &Broker,
+    session: &Arc<Session>,
+    message: &Arc<Message>,
+    plan: &Plan,
+    grant: &Grant,
+    now: Now,
+    batch: &mut Batch,
+) {
+    let message = match on_deliver(broker, session, message, plan, now) {
+        Ok(message) => message,
+        Err(reason) => return broker.dropped(Some(session), reason),
+    };
+    let parcel = Parcel {
+        qos: message.qos.min(grant.qos),
+        retain: message.retain && grant.retain_as_published,
+        identifiers: grant.identifiers.clone(),
+        message,
+    };
+    let mut state = session.lock();
+    if state.ended {
+        return;
+    }
+    let crate::session::State { outbound, live, .. } = &mut *state;
+    let on_drop = &mut |reason| broker.dropped(Some(session), reason);
+    if let Err(reason) = outbound.offer(live.as_mut(), parcel, &broker.limits, now.at, batch, on_drop) {
+        broker.dropped(Some(session), reason);
+    }
+}
+
+/// The message as on-deliver hooks leave it for one receiver.
+pub(crate) fn on_deliver(
+    broker: &Broker,
+    session: &Session,
+    message: &Arc<Message>,
+    plan: &Plan,
+    now: Now,
+) -> Result<Arc<Message>, DropReason> {
+    let mut message = Arc::clone(message);
+    if plan.delivers.is_empty() {
+        return Ok(message);
+    }
+    let receiver = Arc::clone(&session.lock().identity);
+    for (place, hook) in &plan.delivers {
+        match hook.deliver(&message, &receiver, now) {
+            Ok(Delivery::Pass) => {}
+            Ok(Delivery::Replace(draft)) => {
+                let mut changed = (*message).clone();
+                changed.payload = draft.payload;
+                changed.properties = draft.properties;
+                message = Arc::new(changed);
+            }
+            Ok(Delivery::Drop(reason)) => {
+                info!(client = &*session.client_id, topic = %message.topic, reason, "a hook dropped the delivery");
+                return Err(DropReason::HookDropped);
+            }
+            Err(failure) => {
+                let Some(link) = plan.link(HookPoint::OnDeliver, *place) else { continue };
+                match failed(broker, link, HookPoint::OnDeliver, &session.client_id, &failure, now) {
+                    Policy::Skip | Policy::Allow => {}
+                    Policy::Deny => return Err(DropReason::HookFailed),
+                }
+            }
+        }
+    }
+    Ok(message)
+}

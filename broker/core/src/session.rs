@@ -1,0 +1,240 @@
+//! What MQTT keeps for a client identifier: subscriptions, messages that wait, messages under way in both
+//! directions, a will. It outlives connections as long as its expiry says.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use weirmq_wire::{PacketId, PacketType, Properties, PublishHead, ReasonCode, Version, encode_ack};
+
+use crate::counters::{DropReason, Drops};
+use crate::hook::Identity;
+use crate::message::QoS;
+use crate::outbound::{Outbound, Parcel};
+use crate::outbox::{Batch, Outbox};
+use crate::subscriptions::Options;
+use crate::time::Instant;
+use crate::topic::{Subscribable, TopicName};
+
+/// The session of one client identifier.
+#[derive(Debug)]
+pub struct Session {
+    /// Its number: later sessions have higher ones.
+    pub(crate) number: u64,
+    /// The client identifier.
+    pub(crate) client_id: Arc<str>,
+    /// What was not delivered to it.
+    pub(crate) drops: Drops,
+    state: Mutex<State>,
+}
+
+/// What changes about a session.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Who it belongs to.
+    pub(crate) identity: Arc<Identity>,
+    /// Its connection, while there is one.
+    pub(crate) live: Option<Live>,
+    /// How long it outlives its connection.
+    pub(crate) expiry: SessionExpiry,
+    /// Its will, while it may still have to be published.
+    pub(crate) will: Option<Box<Will>>,
+    /// Its subscriptions.
+    pub(crate) subscriptions: HashMap<Subscribable, Options>,
+    /// QoS 2 messages that were taken from the client and not released yet `[MQTT-4.3.3-10]`.
+    pub(crate) unreleased: HashSet<PacketId>,
+    /// What is on its way to the client.
+    pub(crate) outbound: Outbound,
+    /// Without a connection: when the will is due.
+    pub(crate) will_at: Option<Instant>,
+    /// Without a connection: when it ends.
+    pub(crate) ends_at: Option<Instant>,
+    /// The moment at which the broker has promised to look at it.
+    pub(crate) scheduled_at: Option<Instant>,
+    /// It is over: nothing is to be put into it any more.
+    pub(crate) ended: bool,
+}
+
+/// How long a session outlives its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionExpiry {
+    /// Not at all, or so many seconds.
+    After(u32),
+    /// It does not end by itself.
+    Never,
+}
+
+impl SessionExpiry {
+    /// From the Session Expiry Interval `[MQTT-3.1.2-23]`; 0xFFFFFFFF is never.
+    pub(crate) fn from_seconds(seconds: u32) -> Self {
+        if seconds == u32::MAX { Self::Never } else { Self::After(seconds) }
+    }
+
+    /// Whether the session ends with its connection.
+    pub(crate) fn is_zero(self) -> bool {
+        self == Self::After(0)
+    }
+
+    /// When a session whose connection ends now is over; `None` is never.
+    pub(crate) fn from(self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::After(seconds) => Some(now.after(Duration::from_secs(seconds.into()))),
+            Self::Never => None,
+        }
+    }
+}
+
+/// A will as the client registered it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Will {
+    pub(crate) topic: TopicName,
+    pub(crate) payload: Bytes,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) properties: Properties,
+    pub(crate) expiry_s: Option<u32>,
+    pub(crate) delay_s: u32,
+}
+
+/// A session's connection.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// Which of all connections it is.
+    pub(crate) connection: u64,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) version: Version,
+    /// How many QoS 1 and 2 messages may be unacknowledged.
+    pub(crate) receive_max: u16,
+    /// How many are.
+    pub(crate) unacknowledged: u16,
+    /// The largest packet that the client takes.
+    pub(crate) packet_bytes_max: u32,
+    pub(crate) aliases: Aliases,
+    /// Above this, the outbox takes no more of what can wait or be dropped.
+    pub(crate) outbox_bytes_max: usize,
+}
+
+/// The topic aliases that the broker has set up towards a client.
+#[derive(Debug)]
+pub(crate) struct Aliases {
+    known: HashMap<TopicName, NonZeroU16>,
+    max: u16,
+}
+
+impl Aliases {
+    /// Up to `max` of them.
+    pub(crate) fn new(max: u16) -> Self {
+        Self { known: HashMap::new(), max }
+    }
+
+    /// The alias of `topic`, and whether the client knows it already. The first topics have the aliases: they
+    /// stay what they are.
+    fn of(&self, topic: &TopicName) -> Option<(NonZeroU16, bool)> {
+        if self.max == 0 {
+            return None;
+        }
+        if let Some(alias) = self.known.get(topic) {
+            return Some((*alias, true));
+        }
+        let next = u16::try_from(self.known.len()).ok()?.checked_add(1)?;
+        if next > self.max { None } else { NonZeroU16::new(next).map(|alias| (alias, false)) }
+    }
+}
+
+impl Live {
+    /// Whether the outbox takes what can wait or be dropped.
+    pub(crate) fn has_room(&self) -> bool {
+        self.outbox.bytes() <= self.outbox_bytes_max
+    }
+
+    /// Hands one PUBLISH to the outbox.
+    pub(crate) fn send(
+        &mut self,
+        parcel: &Parcel,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        now: Instant,
+        batch: &mut Batch,
+    ) -> Result<(), DropReason> {
+        let message = &parcel.message;
+        let alias = self.aliases.of(&message.topic);
+        let head = PublishHead {
+            dup,
+            qos: parcel.qos,
+            retain: parcel.retain,
+            topic: if matches!(alias, Some((_, true))) { "" } else { &message.topic },
+            packet_id,
+            properties: Some(&message.properties),
+            message_expiry_interval_s: message.expiry_left_s(now),
+            topic_alias: alias.map(|(alias, _)| alias),
+            subscription_ids: parcel.identifiers.as_deref().unwrap_or_default(),
+            payload_len: message.payload.len(),
+        };
+        let length = head.encoded_len(self.version).map_err(|_| DropReason::PacketTooLarge)?;
+        if length > self.packet_bytes_max as usize {
+            return Err(DropReason::PacketTooLarge);
+        }
+        let version = self.version;
+        let mut failed = false;
+        let new = self
+            .outbox
+            .push_with_payload(|out| failed = head.encode(version, out).is_err(), &message.payload);
+        debug_assert!(!failed, "a head that has a length can be encoded");
+        if let Some((alias, false)) = alias {
+            self.aliases.known.insert(message.topic.clone(), alias);
+        }
+        batch.sent(message.payload.len());
+        if new {
+            batch.add(&self.outbox);
+        }
+        Ok(())
+    }
+
+    /// Hands one acknowledgement to the outbox.
+    pub(crate) fn acknowledge(&self, kind: PacketType, id: PacketId, code: ReasonCode, batch: &mut Batch) {
+        if self.outbox.push(|out| encode_ack(kind, id, code, self.version, out)) {
+            batch.add(&self.outbox);
+        }
+    }
+}
+
+impl Session {
+    /// A new session.
+    pub(crate) fn new(number: u64, identity: Arc<Identity>, expiry: SessionExpiry) -> Self {
+        let client_id = Arc::clone(&identity.client_id);
+        let state = State {
+            identity,
+            live: None,
+            expiry,
+            will: None,
+            subscriptions: HashMap::new(),
+            unreleased: HashSet::new(),
+            outbound: Outbound::default(),
+            will_at: None,
+            ends_at: None,
+            scheduled_at: None,
+            ended: false,
+        };
+        Self { number, client_id, drops: Drops::default(), state: Mutex::new(state) }
+    }
+
+    /// Its state, for as long as the guard lives. Nothing else is locked while it is held but an outbox.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl State {
+    /// Its connection, if it is the one with this number.
+    pub(crate) fn live_as(&mut self, connection: u64) -> Option<&mut Live> {
+        self.live.as_mut().filter(|live| live.connection == connection)
+    }
+
+    /// When the broker has to look at it, having no connection.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        [self.will_at, self.ends_at].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,188 @@
+//! The task of one connection: reads, lets the state machine handle what was read, writes.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use weirmq_core::broker::Broker;
+use weirmq_core::connection::{Connection, Peer};
+use weirmq_core::outbox::{Outbox, Transport};
+
+use super::clock::Clock;
+
+/// How much is read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// How many reads a connection does before others have a turn.
+const READS_IN_A_ROW: usize = 8;
+/// A receiver with more than this waiting slows its publisher down: it is not read for a moment.
+const CONGESTED_BYTES: usize = 1024 * 1024;
+/// How long a publisher pauses at most for its receivers.
+const CONGESTION_PAUSE: Duration = Duration::from_millis(5);
+/// How long the last frames of a connection may take to be written.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long, and for how many bytes, a closing connection listens on so that its last frames are not lost to a
+/// reset.
+const DEAF_FOR: Duration = Duration::from_millis(500);
+const DEAF_BYTES_MAX: usize = 1024 * 1024;
+
+/// What all connection tasks share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) clock: Clock,
+    /// Becomes true when the broker shuts down.
+    pub(crate) shutdown: watch::Receiver<bool>,
+}
+
+/// A socket, shared by its own task and by whoever has a message for it.
+struct Socket {
+    stream: TcpStream,
+    wake: Notify,
+}
+
+/// The writing half, for the outbox.
+struct Writer(Arc<Socket>);
+
+impl Transport for Writer {
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.stream.try_write_vectored(slices)
+    }
+
+    fn wake(&self) {
+        self.0.wake.notify_one();
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(stream: TcpStream, address: SocketAddr, listener: Arc<str>, mut shared: Shared) {
+    let socket = Arc::new(Socket { stream, wake: Notify::new() });
+    let outbox = Arc::new(Outbox::new(Box::new(Writer(Arc::clone(&socket)))));
+    let peer = Peer { address: Some(address), listener };
+    let now = shared.clock.now();
+    let mut connection = Connection::new(Arc::clone(&shared.broker), Arc::clone(&outbox), peer, now);
+    converse(&socket, &outbox, &mut connection, &mut shared).await;
+    if !connection.is_over() {
+        connection.end("the client closed the connection", shared.clock.now());
+    } else {
+        // Whoever closed the outbox may have been another task, which knows the session but not this.
+        connection.end("the connection was ended by the broker", shared.clock.now());
+    }
+    settle(&mut connection);
+    hang_up(&socket, &outbox).await;
+}
+
+/// Reads and handles until one of both sides has enough.
+async fn converse(socket: &Socket, outbox: &Outbox, connection: &mut Connection, shared: &mut Shared) {
+    let clock = shared.clock;
+    let mut bytes = BytesMut::new();
+    let mut client_has_ended = false;
+    let alarm = sleep_until(Instant::now());
+    tokio::pin!(alarm);
+    loop {
+        if connection.wants_input() && !client_has_ended {
+            client_has_ended = read(socket, connection, &mut bytes, clock).await;
+        }
+        settle(connection);
+        if connection.is_over() || (client_has_ended && !connection.is_waiting()) {
+            return;
+        }
+        if bytes.is_empty() {
+            // Ten thousand idle connections need no buffer.
+            bytes = BytesMut::new();
+        }
+        let deadline = connection.deadline().map(|at| clock.to_tokio(at));
+        if let Some(deadline) = deadline.filter(|deadline| *deadline != alarm.deadline()) {
+            alarm.as_mut().reset(deadline);
+        }
+        let blocked = outbox.state().blocked;
+        tokio::select! {
+            ready = socket.stream.readable(), if connection.wants_input() && !client_has_ended => {
+                client_has_ended = ready.is_err();
+            }
+            ready = socket.stream.writable(), if blocked => {
+                if ready.is_err() {
+                    return;
+                }
+                outbox.resume();
+                connection.handle_room(clock.now());
+            }
+            () = socket.wake.notified() => connection.handle_room(clock.now()),
+            () = poll_fn(|context| connection.poll(context, clock.now())), if connection.is_waiting() => {
+                connection.input(&mut bytes, clock.now());
+            }
+            () = &mut alarm, if deadline.is_some() => {
+                connection.handle_timeout(clock.now());
+            }
+            _ = shared.shutdown.wait_for(|down| *down) => {
+                connection.shut_down(clock.now());
+            }
+        }
+    }
+}
+
+/// Reads what is there, a few buffers at most, and handles it. Answers whether the client has ended the
+/// connection.
+async fn read(socket: &Socket, connection: &mut Connection, bytes: &mut BytesMut, clock: Clock) -> bool {
+    for _ in 0..READS_IN_A_ROW {
+        bytes.reserve(READ_BYTES);
+        match socket.stream.try_read_buf(bytes) {
+            Ok(0) => return true,
+            Ok(_) => connection.input(bytes, clock.now()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return true,
+        }
+        let congested = connection.is_congested(CONGESTED_BYTES);
+        settle(connection);
+        if congested {
+            tokio::time::sleep(CONGESTION_PAUSE).await;
+        }
+        if !connection.wants_input() || connection.is_waiting() {
+            return false;
+        }
+    }
+    tokio::task::yield_now().await;
+    false
+}
+
+/// Writes what was made, and has what goes on without the connection go on.
+fn settle(connection: &mut Connection) {
+    connection.flush();
+    for work in connection.take_works() {
+        tokio::spawn(work);
+    }
+}
+
+/// Writes the last frames and closes.
+async fn hang_up(socket: &Socket, outbox: &Outbox) {
+    let write_rest = async {
+        outbox.flush();
+        while outbox.bytes() > 0 && socket.stream.writable().await.is_ok() {
+            outbox.resume();
+        }
+    };
+    // A client that does not read its last frames has lost them.
+    let _ = timeout(LINGER, write_rest).await;
+    // SHUT_WR through a borrowed handle: the stream is shared with the outbox.
+    let _ = socket2::SockRef::from(&socket.stream).shutdown(std::net::Shutdown::Write);
+    let listen_on = async {
+        let mut deaf = BytesMut::with_capacity(READ_BYTES);
+        let mut left = DEAF_BYTES_MAX;
+        while left > 0 && socket.stream.readable().await.is_ok() {
+            deaf.clear();
+            match socket.stream.try_read_buf(&mut deaf) {
+                Ok(0) => return,
+                Ok(read) => left = left.saturating_sub(read),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = timeout(DEAF_FOR, listen_on).await;
+}

@@ -1,0 +1,204 @@
+//! Accepting connections, within the limits on them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::connection::{self, Shared};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// The pauses after an accept that failed, which happens when descriptors run out.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    name: Arc<str>,
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("listener '{name}' cannot listen on {address}: {source}{}", hint(source))]
+pub struct BindError {
+    /// The listener.
+    pub name: Arc<str>,
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program, perhaps another broker, has it: stop that one or choose another port",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose another port",
+        io::ErrorKind::AddrNotAvailable => "; no network interface of this machine has that address",
+        _ => "",
+    }
+}
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) connections_max: usize,
+    pub(crate) per_address_max: usize,
+    pub(crate) rate_max: u32,
+}
+
+/// The connections that there are, over all listeners.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    all: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A connection's entry in the [`Census`].
+struct Counted {
+    census: Arc<Census>,
+    address: IpAddr,
+}
+
+impl Listener {
+    /// Binds `address`; port 0 is any free one.
+    ///
+    /// # Errors
+    /// [`BindError`] with what to do about it.
+    pub fn bind(name: &str, address: SocketAddr) -> Result<Self, BindError> {
+        let failed = |source| BindError { name: Arc::from(name), address, source };
+        let open = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A restart must not wait for the kernel to forget the connections of the run before.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let socket = socket.listen(BACKLOG)?;
+            let address = socket.local_addr()?;
+            Ok(Self { name: Arc::from(name), socket, address })
+        };
+        open().map_err(failed)
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until the broker shuts down. Each connection's task holds a clone of `alive`.
+    pub(crate) async fn accept(self, bounds: Bounds, census: Arc<Census>, mut shared: Shared, alive: mpsc::Sender<()>) {
+        let mut pause = PAUSE_MIN;
+        let mut rate = Rate::new(bounds.rate_max);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                _ = shared.shutdown.wait_for(|down| *down) => return,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(listener = &*self.name, %error, ?pause, "cannot accept a connection; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    continue;
+                }
+            };
+            pause = PAUSE_MIN;
+            match census.enter(address.ip(), bounds) {
+                Ok(counted) => self.start(stream, address, counted, &shared, &alive),
+                Err(limit) => {
+                    shared.broker.counters().connections_refused.add_one();
+                    info!(listener = &*self.name, peer = %address, limit, "connection refused");
+                }
+            }
+            rate.wait().await;
+        }
+    }
+
+    fn start(&self, stream: TcpStream, address: SocketAddr, counted: Counted, shared: &Shared, alive: &mpsc::Sender<()>) {
+        // Frames are written in batches already: waiting for more would only delay them.
+        let _ = stream.set_nodelay(true);
+        let (listener, shared, alive) = (Arc::clone(&self.name), shared.clone(), alive.clone());
+        tokio::spawn(async move {
+            connection::serve(stream, address, listener, shared).await;
+            drop((counted, alive));
+        });
+    }
+}
+
+impl Census {
+    /// Counts a connection.
+    ///
+    /// # Errors
+    /// The name of the limit that it would break.
+    fn enter(self: &Arc<Self>, address: IpAddr, bounds: Bounds) -> Result<Counted, &'static str> {
+        let mut by_address = self.by_address.lock();
+        if self.all.load(Ordering::Relaxed) >= bounds.connections_max {
+            return Err("connections_max");
+        }
+        let here = by_address.entry(address).or_default();
+        if *here >= bounds.per_address_max {
+            return Err("connections_per_address_max");
+        }
+        *here += 1;
+        self.all.fetch_add(1, Ordering::Relaxed);
+        Ok(Counted { census: Arc::clone(self), address })
+    }
+
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut by_address = self.census.by_address.lock();
+        self.census.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(here) = by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// So many per second; after that, the rest of the second is waited for.
+struct Rate {
+    max: u32,
+    used: u32,
+    second: Instant,
+}
+
+impl Rate {
+    fn new(max: u32) -> Self {
+        Self { max, used: 0, second: Instant::now() }
+    }
+
+    async fn wait(&mut self) {
+        self.used += 1;
+        if self.used < self.max {
+            return;
+        }
+        tokio::time::sleep_until(self.second + Duration::from_secs(1)).await;
+        (self.used, self.second) = (0, Instant::now());
+    }
+}

@@ -1,0 +1,13 @@
+//! From the network to the broker and back: listeners, connection tasks, the clock.
+//!
+//! # Layout
+//! - [`listener`]: accepting, within the limits on connections
+//! - [`connection`]: the task of one connection
+//! - [`serve`]: everything that runs while the broker serves, and how it ends
+//! - [`clock`]: the only place that asks what time it is
+
+pub mod clock;
+pub mod connection;
+pub mod listener;
+pub mod serve;
+mod sys;

@@ -1,0 +1,71 @@
+//! Everything that runs while the broker serves, and how it ends.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use weirmq_core::broker::Broker;
+
+use super::clock::Clock;
+use super::connection::Shared;
+use super::listener::{Bounds, Census, Listener};
+use super::sys::Sys;
+
+/// How often sessions and wills are looked at whose time may be up.
+const TICK: Duration = Duration::from_millis(100);
+/// How often what is out of date is forgotten.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// Serves on `listeners` until `shutdown` is through; then accepts no more, handles what has come, tells the
+/// clients, and waits for their connections to end, up to `drain_max`. Answers how many did not.
+pub async fn serve(
+    broker: Arc<Broker>,
+    clock: Clock,
+    listeners: Vec<Listener>,
+    shutdown: impl Future<Output = ()>,
+    drain_max: Duration,
+) -> usize {
+    let (down, watching) = watch::channel(false);
+    let shared = Shared { broker: Arc::clone(&broker), clock, shutdown: watching };
+    let limits = broker.limits();
+    let bounds = Bounds {
+        connections_max: limits.connections_max,
+        per_address_max: limits.connections_per_address_max,
+        rate_max: limits.connect_rate_max,
+    };
+    let census = Arc::new(Census::default());
+    let (alive, mut ended) = mpsc::channel::<()>(1);
+    for listener in listeners {
+        tokio::spawn(listener.accept(bounds, Arc::clone(&census), shared.clone(), alive.clone()));
+    }
+    drop(alive);
+    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), clock));
+    shutdown.await;
+    let _ = down.send(true);
+    // Every listener and connection holds a sender: the channel ends with the last of them.
+    let _ = timeout(drain_max, ended.recv()).await;
+    housekeeping.abort();
+    census.connections()
+}
+
+/// What happens by itself: sessions expire, wills fall due, `$SYS/` is published.
+async fn keep_house(broker: Arc<Broker>, clock: Clock) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sys = Sys::new(Arc::clone(&broker));
+    let mut tidied = Instant::now();
+    loop {
+        let tick = ticks.tick().await;
+        let now = clock.now();
+        for work in broker.handle_timeout(now) {
+            tokio::spawn(work);
+        }
+        sys.tick(now);
+        if tick.duration_since(tidied) >= TIDY {
+            tidied = tick;
+            broker.tidy(now);
+        }
+    }
+}
