@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Problem, Severity, common_findings};
+use crate::config::{Finding, Problem, Severity, common_findings};
 use crate::disk;
 use crate::engine::spill;
 use crate::registry::SinksConfig;
@@ -14,18 +14,19 @@ use crate::set::StartError;
 pub(crate) fn problems(config: &SinksConfig, data_folder: &Path) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut names: HashMap<String, &str> = HashMap::new();
-    let mut files: HashMap<PathBuf, &str> = HashMap::new();
-    for (_, sink) in config.each() {
+    let mut files: HashMap<PathBuf, User<'_>> = HashMap::new();
+    for (kind, sink) in config.each() {
+        let name = sink.name();
         let mut findings = common_findings(sink);
         findings.extend(sink.findings(data_folder));
-        if let Some(taken) = names.insert(sink.name().to_lowercase(), sink.name()) {
-            findings.push((Severity::Error, name_clash(sink.name(), taken)));
+        if let Some(taken) = names.insert(name.to_lowercase(), name) {
+            findings.push((Severity::Error, name_clash(name, taken)));
         }
-        if let Some(file) = sink.exclusive_file(data_folder) {
-            findings.extend(file_clash(&file, data_folder, files.get(&file).copied()));
-            files.entry(file).or_insert(sink.name());
+        if let Some(file) = sink.file(data_folder) {
+            let user = User { kind, name, shares: sink.shares_file() };
+            findings.extend(file_clash(&file, data_folder, &user, files.get(&file)));
+            files.entry(file).or_insert(user);
         }
-        let name = sink.name();
         problems.extend(findings.into_iter().map(|(severity, text)| Problem {
             sink: name.to_owned(),
             severity,
@@ -34,6 +35,14 @@ pub(crate) fn problems(config: &SinksConfig, data_folder: &Path) -> Vec<Problem>
     }
     problems.extend(left_behind(config, data_folder));
     problems
+}
+
+/// The sink that writes to a file.
+struct User<'a> {
+    kind: &'static str,
+    name: &'a str,
+    /// Whether others of its kind may, too.
+    shares: bool,
 }
 
 /// Logs warnings, and turns errors into a refusal to start.
@@ -58,9 +67,10 @@ fn name_clash(name: &str, taken: &str) -> String {
     }
 }
 
-fn file_clash(file: &Path, data_folder: &Path, taken: Option<&str>) -> Option<(Severity, String)> {
-    let text = if let Some(other) = taken {
-        format!("{} is written to by sink '{other}' already", file.display())
+fn file_clash(file: &Path, data_folder: &Path, user: &User<'_>, first: Option<&User<'_>>) -> Option<Finding> {
+    let clash = first.filter(|first| !(user.shares && first.kind == user.kind));
+    let text = if let Some(first) = clash {
+        format!("{} is written to by sink '{}' already; choose another file", file.display(), first.name)
     } else if file.starts_with(disk::own_folder(data_folder)) {
         format!("{} is in the folder of the broker's own files; choose another", file.display())
     } else {
@@ -123,10 +133,15 @@ mod tests {
     #[test]
     fn two_sinks_do_not_write_to_one_file() {
         let data = tempfile::tempdir().unwrap();
-        let config = "[[file]]\nname = 'a'\nfile = 'x'\n[[file]]\nname = 'b'\nfile = './x'\n";
+        let config = "[[file]]\nname = 'a'\nfile = 'x'\n[[file]]\nname = 'b'\nfile = './x'\n\
+                      [[sqlite]]\nname = 'c'\nfile = 'y'\n[[sqlite]]\nname = 'd'\nfile = 'y'\n";
+        let shared = texts(&config.replace("'./x'", "'z'"), data.path());
+        assert!(shared.is_empty(), "{shared:?}");
+        let mixed = texts(&config.replace("'./x'", "'y'"), data.path());
+        assert!(matches!(&mixed[..], [text] if text.contains("written to by sink 'c' already")), "{mixed:?}");
         let texts = texts(config, data.path());
         assert!(
-            matches!(&texts[..], [text] if text.ends_with("/x is written to by sink 'a' already")),
+            matches!(&texts[..], [text] if text.ends_with("/x is written to by sink 'a' already; choose another file")),
             "{texts:?}"
         );
     }

@@ -171,9 +171,14 @@ pub(crate) trait SinkConfig: Send + Sync {
         self.buffer().batch_records_max
     }
 
-    /// A file that no other sink may write to.
-    fn exclusive_file(&self, _data_folder: &Path) -> Option<PathBuf> {
+    /// The file that it writes to, if it is one.
+    fn file(&self, _data_folder: &Path) -> Option<PathBuf> {
         None
+    }
+
+    /// Whether other sinks of its kind may write to the same file.
+    fn shares_file(&self) -> bool {
+        false
     }
 
     /// Finds what is wrong, changing nothing: no file is made, no connection opened.

@@ -396,6 +396,7 @@ mod tests {
         let set = start(&HISTORY.replace("batch_wait_ms = 0", "batch_wait_ms = 60000"), data.path());
         submit_numbers(&set, "history", 0..2_000);
         assert_eq!(soon(set.shutdown(Duration::from_secs(10))).await, ShutdownReport::default());
+        assert!(!data.path().join("h.db-wal").exists(), "the database is one file again");
         assert_eq!(
             numbers(&Connection::open(data.path().join("h.db")).unwrap()),
             (0..2_000).collect::<Vec<_>>()

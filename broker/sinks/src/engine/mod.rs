@@ -4,6 +4,7 @@
 //! # Layout
 //! - this file: the seam, [`Sink`], and what crosses it
 //! - [`buffer`]: the bounded queue between the message path and the worker
+//! - [`size`]: what a record takes in memory
 //! - [`worker`]: the life of a record from the buffer to its end
 //! - [`backoff`]: how long to pause after a failure
 //! - [`dead_letter`], [`spill`]: the two files that records end up in when they are not written
@@ -15,6 +16,7 @@ pub(crate) mod backoff;
 pub(crate) mod buffer;
 pub(crate) mod dead_letter;
 pub(crate) mod own_thread;
+pub(crate) mod size;
 pub(crate) mod spill;
 pub(crate) mod stats;
 pub(crate) mod throttle;
@@ -42,10 +44,18 @@ pub(crate) trait Sink: Send + 'static {
     ///
     /// It must end by itself in bounded time: the worker does nothing else meanwhile.
     fn write<'a>(&'a mut self, batch: &'a [Arc<Entry>], stop: &'a Stop) -> Writing<'a>;
+
+    /// Lets go of the target in good order: nothing is written after this.
+    fn close(&mut self) -> Closing<'_> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A write under way.
 pub(crate) type Writing<'a> = Pin<Box<dyn Future<Output = Vec<Verdict>> + Send + 'a>>;
+
+/// A farewell under way.
+pub(crate) type Closing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// What became of one record of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! What the engine promises of every sink, held against sinks that fail on cue.
 
+mod accounting;
+mod carry_over;
+
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,7 +17,6 @@ use weirmq_core::record::{Record, Refused, Value};
 use super::buffer::Buffer;
 use super::dead_letter::DeadLetters;
 use super::spill::SpillFile;
-use super::stats::SinkStats;
 use super::worker::Worker;
 use super::{Entry, Sink, Stop, Verdict, Writing};
 use crate::config::{BufferConfig, OnFull};
@@ -393,227 +393,4 @@ async fn a_stop_ends_a_write_and_nothing_is_missing() {
     stop.send_replace(true);
     soon(worker).await.unwrap();
     assert_eq!(numbers(&rig.buffer.drain()), [0, 1, 2, 3, 4]);
-}
-
-fn spill_of(folder: &Path) -> SpillFile {
-    SpillFile::new(folder, "s".into(), 1_000)
-}
-
-#[tokio::test]
-async fn what_is_spilled_comes_back_as_it_was_with_the_same_ids() {
-    let rig = Rig::new(quick());
-    rig.push(0..3);
-    let before = rig.buffer.drain();
-    rig.spill.write(&before).unwrap();
-    rig.buffer.spilled(true);
-    assert_eq!((rig.buffer.stats().spilled, rig.buffer.stats().buffered_records), (3, 0));
-    let restored = spill_of(rig.folder.path()).restore().unwrap();
-    assert!(restored.damage.is_none());
-    for (old, new) in before.iter().zip(&restored.entries) {
-        assert_eq!((old.id, &old.record), (new.id, &new.record));
-    }
-    assert_eq!(restored.entries.len(), 3);
-}
-
-#[tokio::test]
-async fn the_spill_file_stays_until_all_that_it_holds_has_met_its_end() {
-    let first = Rig::new(quick());
-    first.push(0..4);
-    first.spill.write(&first.buffer.drain()).unwrap();
-    let rig = Rig::new(BufferConfig { batch_records_max: 2, ..quick() });
-    fs::copy(first.spill.path(), rig.spill.path()).unwrap();
-    rig.buffer.restore(rig.spill.restore().unwrap().entries);
-    rig.push([4]);
-    let path = rig.spill.path().to_owned();
-    let there = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&there);
-    let (worker, _stop) = rig.work(Scripted(move |batch: &[i64]| {
-        log.lock().push((batch.to_vec(), path.exists()));
-        written(batch)
-    }));
-    rig.buffer.close();
-    soon(worker).await.unwrap();
-    assert_eq!(*there.lock(), [(vec![0, 1], true), (vec![2, 3], true), (vec![4], false)]);
-    let stats = rig.buffer.stats();
-    assert_eq!((stats.restored, stats.accepted, stats.written), (4, 1, 5));
-}
-
-#[test]
-fn a_damaged_spill_file_gives_what_can_be_read_and_is_kept_aside_whole() {
-    let rig = Rig::new(quick());
-    rig.push(0..3);
-    rig.spill.write(&rig.buffer.drain()).unwrap();
-    let good = fs::read_to_string(rig.spill.path()).unwrap();
-    let lines: Vec<&str> = good.lines().collect();
-    // The disk lost a line, somebody edited one, the last was cut off.
-    let damaged = format!("{}\n\0\0\0\n{}\n{{\"id\":7}}\n{}", lines[0], lines[1], lines[2]);
-    fs::write(rig.spill.path(), &damaged).unwrap();
-    let spill = spill_of(rig.folder.path());
-    let restored = spill.restore().unwrap();
-    let read: Vec<Arc<Entry>> = restored.entries.into_iter().map(Arc::new).collect();
-    assert_eq!(numbers(&read), [0, 1]);
-    let damage = restored.damage.unwrap();
-    assert_eq!((damage.lines, damage.first.0), (3, 2));
-    assert_eq!(fs::read_to_string(damage.kept).unwrap(), damaged);
-    assert!(!spill.path().exists() && !spill.is_pending());
-}
-
-#[test]
-fn a_spill_file_that_is_no_text_at_all_is_an_answer_not_a_panic() {
-    let folder = tempfile::tempdir().unwrap();
-    let spill = spill_of(folder.path());
-    assert!(spill.restore().unwrap().entries.is_empty());
-    let noise: Vec<u8> = (0..50_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    for content in [&noise[..], b"[", b"\xff\xfe", "[".repeat(100_000).as_bytes()] {
-        fs::write(spill.path(), content).unwrap();
-        let restored = spill.restore().unwrap();
-        assert!(restored.entries.is_empty() && restored.damage.is_some());
-    }
-}
-
-/// What a test of the books does next.
-#[derive(Debug, Clone)]
-enum Step {
-    Push(usize),
-    Restore(usize),
-    Lend,
-    Settle(Vec<u8>),
-    Bury(bool),
-    Close,
-    Spill(bool),
-}
-
-fn any_step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        8 => (0_usize..1_500).prop_map(Step::Push),
-        1 => (0_usize..4).prop_map(Step::Restore),
-        4 => Just(Step::Lend),
-        4 => prop::collection::vec(0_u8..4, 0..6).prop_map(Step::Settle),
-        2 => any::<bool>().prop_map(Step::Bury),
-        1 => Just(Step::Close),
-        1 => any::<bool>().prop_map(Step::Spill),
-    ]
-}
-
-/// Does steps as a worker would, and counts for itself.
-struct Model {
-    buffer: Buffer,
-    ids: super::EntryIds,
-    submitted: u64,
-    lent: Option<Vec<i64>>,
-    to_bury: usize,
-    ended: bool,
-    written: Vec<i64>,
-}
-
-impl Model {
-    fn new(config: BufferConfig) -> Self {
-        let batch_records_max = config.batch_records_max;
-        Self {
-            buffer: Buffer::new("s".into(), config, batch_records_max),
-            ids: super::EntryIds::new(),
-            submitted: 0,
-            lent: None,
-            to_bury: 0,
-            ended: false,
-            written: Vec::new(),
-        }
-    }
-
-    async fn take(&mut self, step: Step) {
-        match step {
-            Step::Push(bytes) => {
-                let number = i64::try_from(self.submitted).unwrap();
-                self.submitted += 1;
-                let mut record = numbered("s", number);
-                record.rule = "r".into();
-                record.fields[0].0 = "n".repeat(bytes).into();
-                let _counted = self.buffer.push(record);
-            }
-            Step::Restore(count) if self.submitted == 0 && !self.ended => {
-                let entry = |_| Entry { record: numbered("s", -1), id: self.ids.next() };
-                self.buffer.restore((0..count).map(entry).collect());
-            }
-            Step::Lend
-                if self.lent.is_none() && self.to_bury == 0 && self.buffer.stats().buffered_records > 0 =>
-            {
-                self.lent = self.buffer.next_batch().await.map(|batch| numbers(&batch));
-            }
-            Step::Settle(verdicts) => {
-                if let Some(lent) = self.lent.take() {
-                    self.settle(&lent, &verdicts);
-                }
-            }
-            Step::Bury(in_file) if self.to_bury > 0 => {
-                self.buffer.buried(in_file);
-                self.to_bury = 0;
-            }
-            Step::Close => self.buffer.close(),
-            Step::Spill(in_file) => {
-                self.buffer.close();
-                let unwritten = self.buffer.drain().len();
-                assert_eq!(unwritten, self.buffer.stats().buffered_records);
-                self.buffer.spilled(in_file);
-                (self.lent, self.to_bury, self.ended) = (None, 0, true);
-            }
-            Step::Restore(_) | Step::Lend | Step::Bury(_) => {}
-        }
-    }
-
-    fn settle(&mut self, lent: &[i64], verdicts: &[u8]) {
-        let verdict = |code: &u8| match code {
-            0 => Verdict::Written,
-            1 => Verdict::Rejected("no".to_owned()),
-            2 => Verdict::retry("down"),
-            _ => Verdict::Untried,
-        };
-        let done = lent.iter().zip(verdicts).filter(|(_, code)| **code == 0);
-        self.written.extend(done.map(|(number, _)| *number));
-        let settled = self.buffer.settle(verdicts.iter().map(verdict).collect());
-        self.to_bury = settled.dead.len();
-    }
-}
-
-fn assert_books_balance(stats: &SinkStats, submitted: u64, config: &BufferConfig) {
-    assert_eq!(stats.accepted + stats.refused.total(), submitted, "{stats:?}");
-    let ends = stats.written + stats.dead_lettered + stats.lost + stats.dropped_oldest + stats.spilled;
-    assert_eq!(stats.accepted + stats.restored, ends + stats.buffered_records as u64, "{stats:?}");
-    if stats.restored == 0 {
-        assert!(stats.buffered_records <= config.records_max, "{stats:?}");
-        assert!(stats.buffered_bytes <= config.bytes_max, "{stats:?}");
-    }
-    assert_eq!(stats.buffered_records == 0, stats.buffered_bytes == 0, "{stats:?}");
-    assert_eq!(stats.buffered_records == 0, stats.oldest_age.is_none(), "{stats:?}");
-}
-
-proptest! {
-    #[test]
-    fn every_record_is_in_exactly_one_place(
-        steps in prop::collection::vec(any_step(), 0..120),
-        drop_oldest in any::<bool>(),
-        attempts_max in 0_u32..4,
-    ) {
-        let config = BufferConfig {
-            records_max: 6,
-            bytes_max: 6_000,
-            batch_records_max: 4,
-            retry_attempts_max: attempts_max,
-            on_full: if drop_oldest { OnFull::DropOldest } else { OnFull::RefuseNewest },
-            ..quick()
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let mut model = Model::new(config.clone());
-            for step in steps {
-                model.take(step).await;
-                assert_books_balance(&model.buffer.stats(), model.submitted, &config);
-            }
-            let mut numbers = model.written;
-            numbers.retain(|number| *number >= 0);
-            let count = numbers.len();
-            numbers.sort_unstable();
-            numbers.dedup();
-            assert_eq!(numbers.len(), count, "a record was written twice");
-        });
-    }
 }

@@ -46,6 +46,11 @@ impl Worker {
     /// Works until the buffer is closed and empty, or is closed and the target fails, or `stop` is set. What is
     /// not written then is still in the buffer.
     pub(crate) async fn run(mut self) {
+        self.work().await;
+        self.sink.close().await;
+    }
+
+    async fn work(&mut self) {
         while let Some(batch) = self.buffer.next_batch().await {
             let closing = self.buffer.closing().is_set();
             let verdicts = self.sink.write(&batch, &self.stop).await;

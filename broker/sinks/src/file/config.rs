@@ -41,7 +41,7 @@ impl SinkConfig for FileConfig {
         self.path(data_folder).display().to_string()
     }
 
-    fn exclusive_file(&self, data_folder: &Path) -> Option<PathBuf> {
+    fn file(&self, data_folder: &Path) -> Option<PathBuf> {
         Some(self.path(data_folder))
     }
 

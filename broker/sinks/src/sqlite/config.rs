@@ -225,6 +225,15 @@ impl SinkConfig for SqliteConfig {
         format!("{}, table {}", self.path(data_folder).display(), self.table())
     }
 
+    fn file(&self, data_folder: &Path) -> Option<PathBuf> {
+        Some(self.path(data_folder))
+    }
+
+    /// A database has room for many tables.
+    fn shares_file(&self) -> bool {
+        true
+    }
+
     fn findings(&self, data_folder: &Path) -> Vec<Finding> {
         self.faults(data_folder).into_iter().map(|fault| (Severity::Error, fault)).collect()
     }

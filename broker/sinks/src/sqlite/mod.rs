@@ -17,6 +17,7 @@
 
 mod config;
 mod sink;
+mod table;
 #[cfg(test)]
 mod tests;
 
