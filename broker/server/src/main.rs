@@ -1,1 +1,5 @@
-fn main() {}
+//! The `weirmq` command.
+
+fn main() -> std::process::ExitCode {
+    weirmq::cli::main()
+}

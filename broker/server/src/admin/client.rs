@@ -1,0 +1,140 @@
+//! The end of the admin socket that asks.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Answer, LINE_BYTES_MAX, PluginState, Request};
+
+/// How long an answer may take: compiling a large plugin takes seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "no broker answers at {}: {source}; is it running? Name its configuration with --config, or its data \
+         folder with --data-folder",
+        socket.display()
+    )]
+    NoBroker {
+        /// Where it was asked.
+        socket: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The conversation broke off.
+    #[error("the broker at {} did not answer: {source}", socket.display())]
+    NoAnswer {
+        /// Where it was asked.
+        socket: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+}
+
+/// Asks the broker whose admin socket is `socket`.
+///
+/// # Errors
+/// [`ClientError`]. That the broker could not do it is an answer: [`Answer::Failed`].
+pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
+    let stream = UnixStream::connect(socket)
+        .map_err(|source| ClientError::NoBroker { socket: socket.to_owned(), source })?;
+    converse(stream, request).map_err(|source| ClientError::NoAnswer { socket: socket.to_owned(), source })
+}
+
+fn converse(mut stream: UnixStream, request: &Request) -> io::Result<Answer> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut text = serde_json::to_vec(request)?;
+    text.push(b'\n');
+    stream.write_all(&text)?;
+    let mut line = String::new();
+    BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// `answer` for people.
+#[must_use]
+pub fn in_words(answer: &Answer) -> String {
+    match answer {
+        Answer::Status { version, connections, plugins, rules } => {
+            format!(
+                "WeirMQ {version}: {connections} clients connected, {plugins} plugins serve, {rules} rules are live"
+            )
+        }
+        Answer::Reloaded { name, before: Some(before), after } => {
+            format!("plugin '{name}': version {after} serves in the place of {before}")
+        }
+        Answer::Reloaded { name, before: None, after } => {
+            format!("plugin '{name}': version {after} serves now")
+        }
+        Answer::Failed { error } => error.clone(),
+        Answer::Plugins { plugins } => {
+            let rows = plugins.iter().map(|row| {
+                let state = match row.state {
+                    PluginState::Serving => "serving",
+                    PluginState::Quarantined => "quarantined",
+                    PluginState::NotLoaded => "not loaded",
+                };
+                [
+                    row.name.clone(),
+                    state.to_owned(),
+                    row.version.clone().or(row.error.clone()).unwrap_or_default(),
+                    row.hooks.join(", "),
+                    format!("{} calls, {} failed", row.calls, row.failures),
+                ]
+            });
+            columns(rows.collect(), "no plugin is configured")
+        }
+        Answer::Rules { rules, broken } => {
+            let rows = rules.iter().map(|row| {
+                [
+                    row.name.clone(),
+                    row.kind.clone(),
+                    row.filter.clone(),
+                    format!("{}:{}", row.file, row.line),
+                    format!("{} runs, {} failed", row.runs, row.failures),
+                ]
+            });
+            let mut text = columns(rows.collect(), "no rule is live");
+            for error in broken {
+                let _ = write!(text, "\nerror: {error}");
+            }
+            text
+        }
+    }
+}
+
+/// Rows of equal columns, or `nothing`.
+fn columns<const N: usize>(rows: Vec<[String; N]>, nothing: &str) -> String {
+    if rows.is_empty() {
+        return nothing.to_owned();
+    }
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_below_each_other() {
+        let rows = vec![["a".to_owned(), "x".to_owned()], ["温度".to_owned(), "y".to_owned()]];
+        assert_eq!(columns(rows, "nothing"), "a   x\n温度  y");
+        assert_eq!(columns::<2>(Vec::new(), "nothing"), "nothing");
+    }
+}

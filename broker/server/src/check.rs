@@ -1,0 +1,125 @@
+//! `weirmq check`: whether a configuration, its plugins, its rules and its sinks are good, without starting.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use weirmq_core::hook::{HookPoint, HookPoints};
+use weirmq_host::{Host, HostConfig};
+use weirmq_sinks::{Severity, SinkSet};
+
+use crate::assemble::{in_full, login_fault};
+use crate::banner;
+use crate::config::Config;
+
+/// Checks all that `file` names and writes what it finds to `out`, a line each: `ok`, `warning` or `error`.
+/// Nothing is started and nothing but `out` is written. Answers whether a broker would start and serve all of it.
+///
+/// # Errors
+/// Those of `out`.
+pub fn check(file: &Path, out: &mut dyn Write) -> io::Result<bool> {
+    let mut findings = Findings { out, errors: 0, warnings: 0 };
+    match Config::inspect(file) {
+        Err(error) => findings.error(&error.to_string())?,
+        Ok((config, problems)) => {
+            let good = problems.is_empty();
+            for problem in problems {
+                let at = problem.at;
+                findings.error(&format!("{}:{}:{}: {}", file.display(), at.line, at.column, problem.text))?;
+            }
+            if let Some(config) = config {
+                if good {
+                    findings.ok(&format!("configuration {}", file.display()))?;
+                }
+                findings.plugins(&config, good)?;
+                findings.rules(&config)?;
+                findings.sinks(&config)?;
+            }
+        }
+    }
+    findings.conclude()
+}
+
+struct Findings<'a> {
+    out: &'a mut dyn Write,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Findings<'_> {
+    fn plugins(&mut self, config: &Config, config_is_good: bool) -> io::Result<()> {
+        if config.plugins.is_empty() {
+            return Ok(());
+        }
+        // Without the cache: checking makes no files.
+        let host = match Host::new(HostConfig { cache_folder: None, ..config.plugin_host.clone() }) {
+            Ok(host) => host,
+            Err(error) => return self.error(&error.to_string()),
+        };
+        let mut points = Vec::new();
+        for plugin in &config.plugins {
+            match host.check(plugin) {
+                Ok(info) => {
+                    points.push(info.hooks);
+                    self.ok(&format!("plugin {}", banner::info_line(&info)))?;
+                }
+                Err(error) => {
+                    // It may be the one that authenticates: that it fails is said already.
+                    points.push(HookPoints::NONE.with(HookPoint::Authenticate));
+                    self.error(&error.to_string())?;
+                }
+            }
+        }
+        match login_fault(config, points.into_iter()) {
+            Some(fault) if config_is_good => self.error(&fault.to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    fn rules(&mut self, config: &Config) -> io::Result<()> {
+        let Some(rules) = &config.rules else { return Ok(()) };
+        let report = match weirmq_script::check(rules.clone()) {
+            Ok(report) => report,
+            Err(error) => return self.error(&error.to_string()),
+        };
+        for file in &report.loaded {
+            self.ok(&format!("rule file {}", rules.folder.join(file).display()))?;
+        }
+        for error in &report.errors {
+            self.error(&format!("rule {}", in_full(&rules.folder, error)))?;
+        }
+        Ok(())
+    }
+
+    /// The errors among them are found with the configuration.
+    fn sinks(&mut self, config: &Config) -> io::Result<()> {
+        let problems = SinkSet::check(&config.sinks, &config.data_folder);
+        for problem in problems.iter().filter(|problem| problem.severity == Severity::Warning) {
+            self.warnings += 1;
+            writeln!(self.out, "warning: {problem}")?;
+        }
+        if problems.is_empty() && !config.sinks.is_empty() {
+            self.ok("sinks")?;
+        }
+        Ok(())
+    }
+
+    fn ok(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "ok: {text}")
+    }
+
+    fn error(&mut self, text: &str) -> io::Result<()> {
+        self.errors += 1;
+        writeln!(self.out, "error: {text}")
+    }
+
+    fn conclude(self) -> io::Result<bool> {
+        let Self { out, errors, warnings } = self;
+        let counted = |count: usize, what: &str| match count {
+            0 => format!("no {what}s"),
+            1 => format!("1 {what}"),
+            count => format!("{count} {what}s"),
+        };
+        writeln!(out, "{}, {}", counted(errors, "error"), counted(warnings, "warning"))?;
+        Ok(errors == 0)
+    }
+}

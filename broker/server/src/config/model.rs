@@ -1,0 +1,214 @@
+//! The tables and keys of the file, and their defaults.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use weirmq_host::{HostConfig, PluginConfig};
+use weirmq_sinks::SinksConfig;
+
+use super::limits::{CapabilitiesTable, LimitsTable};
+use super::{Config, DATA_FOLDER_DEFAULT, Listener};
+
+/// Where the broker listens unless it is told otherwise.
+pub const LISTENER_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tables {
+    pub(super) data_folder: PathBuf,
+    pub(super) listener: Vec<ListenerTable>,
+    pub(super) auth: Auth,
+    pub(super) plugin: Vec<PluginConfig>,
+    pub(super) plugin_host: HostConfig,
+    pub(super) rules: Option<weirmq_script::Config>,
+    pub(super) sink: SinksConfig,
+    pub(super) limits: LimitsTable,
+    pub(super) capabilities: CapabilitiesTable,
+    pub(super) log: Log,
+    pub(super) shutdown: Shutdown,
+    pub(super) banner: Banner,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            data_folder: PathBuf::from(DATA_FOLDER_DEFAULT),
+            listener: vec![ListenerTable::default()],
+            auth: Auth::default(),
+            plugin: Vec::new(),
+            plugin_host: HostConfig::default(),
+            rules: None,
+            sink: SinksConfig::default(),
+            limits: LimitsTable::default(),
+            capabilities: CapabilitiesTable::default(),
+            log: Log::default(),
+            shutdown: Shutdown::default(),
+            banner: Banner::default(),
+        }
+    }
+}
+
+impl Tables {
+    /// The configuration, with relative paths taken from `folder`.
+    pub(super) fn resolve(&self, file: &Path, folder: &Path, mut listeners: Vec<Listener>) -> Config {
+        if listeners.is_empty() {
+            listeners.push(Listener { name: "main".to_owned(), address: LISTENER_DEFAULT });
+        }
+        let at = |path: &Path| tidy(&folder.join(path));
+        let mut plugins = self.plugin.clone();
+        for plugin in &mut plugins {
+            plugin.file = at(&plugin.file);
+        }
+        let mut rules = self.rules.clone();
+        if let Some(rules) = &mut rules {
+            rules.folder = at(&rules.folder);
+        }
+        Config {
+            file: Some(file.to_owned()),
+            data_folder: at(&self.data_folder),
+            listeners,
+            auth: self.auth.clone(),
+            plugins,
+            plugin_host: self.plugin_host.clone(),
+            rules,
+            sinks: self.sink.clone(),
+            limits: (&self.limits).into(),
+            capabilities: (&self.capabilities).into(),
+            log: self.log.clone(),
+            shutdown: self.shutdown.clone(),
+            banner: self.banner.clone(),
+        }
+    }
+}
+
+/// One `[[listener]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ListenerTable {
+    pub(super) name: String,
+    pub(super) address: String,
+}
+
+impl Default for ListenerTable {
+    fn default() -> Self {
+        Self { name: "main".to_owned(), address: LISTENER_DEFAULT.to_string() }
+    }
+}
+
+/// Who is let in without a plugin: `[auth]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Whether clients without a user name are let in. Default: no. See [`crate::builtin::Anonymous`].
+    pub allow_anonymous: bool,
+}
+
+/// The logs: `[log]`. They go to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How they are written. Default: `text`.
+    pub format: LogFormat,
+    /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, also by part (`info,weirmq_host=debug`).
+    /// Default: `info`. The environment variable `WEIRMQ_LOG` goes before it.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+/// How the broker ends: `[shutdown]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// How long connections may take to finish what is in flight. Default: 10.
+    pub drain_seconds: u64,
+    /// How long sinks may take to write what they hold; the rest goes into a file for the next start.
+    /// Default: 5.
+    pub sinks_seconds: u64,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain_seconds: 10, sinks_seconds: 5 }
+    }
+}
+
+/// What the broker says when it starts: `[banner]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Banner {
+    /// Lines to paste into a shell that show it working. Default: a line for the first listener where
+    /// anonymous clients are let in, otherwise none.
+    pub try_it: Vec<String>,
+}
+
+/// An address as it is written: `127.0.0.1:1883`, `[::1]:1883`, `localhost:1883`.
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| {
+        format!(
+            "`address` is \"{text}\"; it must be an address and a port, such as \"127.0.0.1:1883\", \
+             \"0.0.0.0:1883\" or \"[::1]:1883\" (of host names only localhost is known)"
+        )
+    })
+}
+
+/// `path` without `.` and, where a folder's name stands before it, without `..`. Only for folders that are no
+/// symbolic links; the result is kept only where it is the same place.
+fn tidy(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut tidied = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            std::path::Component::ParentDir => {
+                if tidied.is_symlink() || !tidied.pop() {
+                    return absolute;
+                }
+            }
+            component => tidied.push(component),
+        }
+    }
+    tidied
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_port_and_are_numbers_or_localhost() {
+        for (text, address) in [
+            ("127.0.0.1:1883", "127.0.0.1:1883"),
+            ("localhost:1884", "127.0.0.1:1884"),
+            ("[::1]:0", "[::1]:0"),
+            ("0.0.0.0:1", "0.0.0.0:1"),
+        ] {
+            assert_eq!(parse_address(text), Ok(address.parse().unwrap()));
+        }
+        for text in ["", "1883", "127.0.0.1", "broker.example:1883", "localhost:", "127.0.0.1:99999"] {
+            assert!(parse_address(text).unwrap_err().contains("127.0.0.1:1883"), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_lose_their_detours() {
+        assert_eq!(tidy(Path::new("/a/b/../../c/./d")), Path::new("/c/d"));
+    }
+}

@@ -1,0 +1,33 @@
+//! The WeirMQ broker around its protocol: configuration, plugins, rules and sinks put together, hot reload,
+//! the admin socket, the command line.
+//!
+//! # Layout
+//! - [`cli`]: the commands
+//! - [`config`]: the configuration file, its defaults and its errors
+//! - [`run`]: `weirmq run`, from the configuration to the last record
+//! - [`check`]: `weirmq check`
+//! - [`assemble`]: from a configuration to hooks, rules and sinks, and their chains
+//! - [`builtin`]: hooks that need no plugin
+//! - [`reload`]: what changes while the broker runs, and the watching of files
+//! - [`admin`]: the admin socket, both ends
+//! - [`banner`]: what the broker says when it starts
+//! - [`data`]: the data folder and its lock
+//! - [`hash`]: `weirmq hash-password`
+//! - [`logging`]: logs to standard error, as text or JSON
+//! - [`signals`]: from signals to an orderly end
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod assemble;
+pub mod banner;
+pub mod builtin;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod hash;
+pub mod logging;
+pub mod reload;
+pub mod run;
+pub mod signals;

@@ -1,0 +1,66 @@
+//! Logs to standard error, as text or JSON.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// The environment variable that goes before `level` in `[log]`.
+pub const LEVEL_VARIABLE: &str = "WEIRMQ_LOG";
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Sends what the process logs from now on to standard error. Only the first call of a process counts.
+///
+/// # Errors
+/// In words, where [`LEVEL_VARIABLE`] or the level makes no sense.
+pub fn start(log: &Log) -> Result<(), String> {
+    let from_environment = std::env::var(LEVEL_VARIABLE).ok().filter(|level| !level.is_empty());
+    let level = from_environment.as_deref().unwrap_or(&log.level);
+    check_level(level).map_err(|why| match &from_environment {
+        Some(_) => format!("the environment variable {LEVEL_VARIABLE}: {why}"),
+        None => why,
+    })?;
+    let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Somebody who uses the broker as a library may have set up logs of their own: then those count.
+    let _ = match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).try_init(),
+    };
+    Ok(())
+}
+
+/// Whether `level` is a level, or levels by part. A misspelt level would otherwise be taken for a part's name.
+///
+/// # Errors
+/// In words.
+pub fn check_level(level: &str) -> Result<(), String> {
+    let is_level = |word: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word.trim()));
+    for directive in level.split(',') {
+        let word = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        if !is_level(word) {
+            return Err(format!(
+                "\"{word}\" is no log level; there are {}, also by part: \"info,weirmq_host=debug\"",
+                LEVELS.join(", ")
+            ));
+        }
+    }
+    EnvFilter::try_new(level).map(drop).map_err(|error| format!("the log level \"{level}\": {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_not_taken_for_a_part() {
+        for good in ["info", "WARN", "info,weirmq_host=debug", "off"] {
+            assert_eq!(check_level(good), Ok(()));
+        }
+        for bad in ["inof", "", "info,weirmq_host", "info,weirmq_host=loud"] {
+            assert!(check_level(bad).unwrap_err().contains("error, warn, info"), "{bad}");
+        }
+    }
+}

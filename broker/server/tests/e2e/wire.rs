@@ -1,0 +1,91 @@
+//! What a peer sees on the socket itself.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::support::{Broker, PATIENCE};
+
+fn bare() -> (Broker, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
+    (Broker::start(arguments, Some(folder.path())), folder)
+}
+
+fn open(broker: &Broker, first: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(broker.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(first).unwrap();
+    socket
+}
+
+fn packet(socket: &mut TcpStream) -> Vec<u8> {
+    let mut packet = vec![0; 2];
+    socket.read_exact(&mut packet).unwrap();
+    assert!(packet[1] < 0x80, "a short packet is expected");
+    let mut body = vec![0; usize::from(packet[1])];
+    socket.read_exact(&mut body).unwrap();
+    packet.extend(body);
+    packet
+}
+
+#[test]
+fn v5_3_1_4_3_the_old_connection_of_a_client_id_is_told_and_closed() {
+    let (broker, _folder) = bare();
+    let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01t";
+    let mut old = open(&broker, connect);
+    packet(&mut old);
+    let mut new = open(&broker, connect);
+    packet(&mut new);
+    let goodbye = packet(&mut old);
+    assert_eq!((goodbye[0], goodbye[2]), (0xe0, 0x8e));
+    let mut rest = Vec::new();
+    old.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "the connection is closed, nothing follows");
+    new.write_all(b"\xc0\x00").unwrap();
+    assert_eq!(packet(&mut new), [0xd0, 0x00]);
+}
+
+#[test]
+fn v311_3_1_3_8_an_empty_client_id_needs_a_clean_session() {
+    let (broker, _folder) = bare();
+    let mut socket = open(&broker, b"\x10\x0c\x00\x04MQTT\x04\x00\x00\x3c\x00\x00");
+    let mut all = Vec::new();
+    socket.read_to_end(&mut all).unwrap();
+    assert_eq!(all, [0x20, 0x02, 0x00, 0x02]);
+}
+
+#[test]
+fn packets_sent_before_connack_are_handled_in_order_after_it() {
+    let (broker, _folder) = bare();
+    let mut bytes = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01t".to_vec();
+    bytes.extend_from_slice(b"\x82\x06\x00\x01\x00\x01a\x00");
+    bytes.extend_from_slice(b"\x32\x06\x00\x01a\x00\x07x");
+    bytes.extend_from_slice(b"\xc0\x00");
+    let mut socket = open(&broker, &bytes);
+    assert_eq!(packet(&mut socket), [0x20, 0x02, 0x00, 0x00]);
+    assert_eq!(packet(&mut socket), [0x90, 0x03, 0x00, 0x01, 0x00]);
+    let mut rest = vec![packet(&mut socket), packet(&mut socket), packet(&mut socket)];
+    rest.sort();
+    assert_eq!(rest, [&b"\x30\x04\x00\x01ax"[..], b"\x40\x02\x00\x07", b"\xd0\x00"]);
+}
+
+#[test]
+fn a_peer_that_does_not_log_in_is_closed_and_one_that_reads_nothing_holds_nobody_up() {
+    let (broker, _folder) = bare();
+    let mut deaf = open(&broker, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01d\x82\x06\x00\x01\x00\x01a\x00");
+    packet(&mut deaf);
+    packet(&mut deaf);
+    let ears = broker.mosquitto_sub(&["-t", "a", "-F", "%l"]);
+    // Far more than sockets buffer: the deaf one's messages are dropped, counted, and not waited for.
+    let mut p = open(&broker, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01p");
+    packet(&mut p);
+    let mut publish = b"\x30\x83\x80\x04\x00\x01a".to_vec();
+    publish.resize(publish.len() + 65_536, b'x');
+    for _ in 0..600 {
+        p.write_all(&publish).unwrap();
+    }
+    p.write_all(b"\xc0\x00").unwrap();
+    assert_eq!(packet(&mut p), [0xd0, 0x00]);
+    ears.wait_for(1);
+    assert!(broker.resident_kib() < 400 * 1024, "{} KiB", broker.resident_kib());
+}
