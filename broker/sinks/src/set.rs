@@ -349,6 +349,8 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::config::BufferConfig;
+    use crate::engine::{Entry, Sink, Writing};
     use crate::testing::{numbered, parse, soon, start, submit_numbers};
 
     const HISTORY: &str = "[[sqlite]]\nname = 'history'\nfile = 'h.db'\nbusy_timeout_ms = 1\n\
@@ -472,6 +474,40 @@ mod tests {
         let buffer = Arc::clone(&set.sinks["history"].buffer);
         drop(set);
         soon(buffer.until(|stats| stats.written == 10)).await;
+    }
+
+    /// A sink whose writes never end, whatever they are told.
+    struct Stuck;
+
+    impl Sink for Stuck {
+        fn write<'a>(&'a mut self, _: &'a [Arc<Entry>], _: &'a Stop) -> Writing<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_never_ends_holds_up_a_shutdown_only_so_long_and_loses_nothing() {
+        let data = tempfile::tempdir().unwrap();
+        let buffer = Arc::new(Buffer::new("stuck".into(), BufferConfig::default(), 2));
+        let spill = Arc::new(SpillFile::new(data.path(), "stuck".into(), 1_000));
+        let dead_letters = Arc::new(DeadLetters::new(data.path(), "stuck", 1_000));
+        let (stop, stopped) = Stop::new();
+        let worker =
+            Worker::new(Box::new(Stuck), Arc::clone(&buffer), dead_letters, Arc::clone(&spill), stopped);
+        let info = SinkInfo { name: "stuck".to_owned(), kind: "test", target: String::new() };
+        let worker = Mutex::new(Some(tokio::spawn(worker.run())));
+        let set = SinkSet {
+            sinks: HashMap::from([("stuck".into(), Running { info, buffer, spill, stop, worker })]),
+            order: vec!["stuck".into()],
+            unknown: AtomicU64::new(0),
+            unknown_log: Throttle::default(),
+        };
+        submit_numbers(&set, "stuck", 0..5);
+        let start = Instant::now();
+        let report = set.shutdown(Duration::from_secs(2)).await;
+        assert!(start.elapsed() <= Duration::from_secs(2) + STOP_GRACE + Duration::from_secs(1));
+        assert_eq!(report.sinks[0].spilled, 5);
+        assert_eq!(fs::read_to_string(&report.sinks[0].file).unwrap().lines().count(), 5);
     }
 
     #[test]
