@@ -138,9 +138,6 @@ impl ReasonCode {
     /// that comes as a client, and cutting it off for an acknowledgement that is as good as 0x00 helps nobody.
     pub(crate) const fn valid_from(self, packet: PacketType, side: Side) -> bool {
         match (packet, side) {
-            (PacketType::PubAck | PacketType::PubRec, Side::Client) => {
-                !matches!(self, Self::NoMatchingSubscribers)
-            }
             (PacketType::Disconnect, Side::Client) => {
                 matches!(self.as_u8(), 0x00 | 0x04 | 0x80..=0x83 | 0x90 | 0x93..=0x99)
             }
