@@ -21,9 +21,10 @@ pub struct Config {
     pub deadline_ms: u64,
     /// Bytes of one string; for an array or a map, of all strings in it together. Past it: `Memory`.
     pub string_bytes_max: usize,
-    /// Items of one array, those of arrays in it included, and bytes of one blob. Past it: `Memory`.
+    /// Items of one array, those of arrays in it included, and bytes of one blob; at most [`ITEMS_CEILING`].
+    /// Past it: `Memory`.
     pub array_items_max: usize,
-    /// Entries of one map, those of maps in it included. Past it: `Memory`.
+    /// Entries of one map, those of maps in it included; at most [`ITEMS_CEILING`]. Past it: `Memory`.
     pub map_entries_max: usize,
     /// Variables that a function or a handler may have at a time. Past it: `Memory`.
     pub variables_max: usize,
@@ -52,6 +53,10 @@ pub const LOAD_FACTOR: u32 = 20;
 
 /// The most that [`Config::call_levels_max`] may be: what the script engine's recursion is given stack for.
 pub const CALL_LEVELS_CEILING: usize = 64;
+
+/// The most that [`Config::array_items_max`] and [`Config::map_entries_max`] may be: each item may hold the next,
+/// and to release the outermost takes stack for all of them.
+pub const ITEMS_CEILING: usize = 100_000;
 
 impl Default for Config {
     fn default() -> Self {
@@ -101,7 +106,14 @@ impl Config {
         if let Some((name, _)) = numbers.iter().find(|(_, number)| *number == 0) {
             return Some(format!("{name} is 0; it must be at least 1"));
         }
-        (self.call_levels_max > CALL_LEVELS_CEILING)
-            .then(|| format!("call_levels_max is {}; it must be at most {CALL_LEVELS_CEILING}", self.call_levels_max))
+        let ceilings = [
+            ("call_levels_max", self.call_levels_max, CALL_LEVELS_CEILING),
+            ("array_items_max", self.array_items_max, ITEMS_CEILING),
+            ("map_entries_max", self.map_entries_max, ITEMS_CEILING),
+        ];
+        ceilings
+            .iter()
+            .find(|(_, number, ceiling)| number > ceiling)
+            .map(|(name, number, ceiling)| format!("{name} is {number}; it must be at most {ceiling}"))
     }
 }

@@ -1,5 +1,6 @@
 //! From a script's values to payloads, records and drafts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use weirmq_core::message::{Message, Properties, QoS};
 use weirmq_core::record::Value;
 use weirmq_core::topic::{TOPIC_BYTES_MAX, TopicName};
 
-use crate::json::{DEPTH_MAX, Found, JsonError, Reader, Step};
+use crate::json::{DEPTH_MAX, Found, Reader, Step};
+use crate::run::{charge, step};
 use crate::suggest::nearest_first;
-use crate::view::{Answer, Json, Msg, Payload, json_error};
+use crate::view::{Answer, Json, Msg, Payload};
 
 /// What `publish` and `replace` take besides topic and payload.
 const OPTIONS: [&str; 8] = [
@@ -31,7 +33,8 @@ const PROPERTY_BYTES_MAX: usize = 65_535;
 
 /// A draft to `topic`. What `options` leave open is taken from `model`, or from MQTT's defaults.
 pub(crate) fn draft(topic: &str, payload: &Dynamic, options: &Map, model: Option<&Message>) -> Answer<Draft> {
-    let topic = TopicName::new(topic).map_err(|error| format!("{topic:?} is no topic to publish to: {error}"))?;
+    let topic =
+        TopicName::new(topic).map_err(|error| format!("{topic:?} is no topic to publish to: {error}"))?;
     let payload = payload_bytes(payload)?;
     let mut draft = match model {
         Some(message) => Draft { topic: topic.as_str().to_owned(), payload, ..Draft::of(message) },
@@ -45,16 +48,30 @@ pub(crate) fn draft(topic: &str, payload: &Dynamic, options: &Map, model: Option
         },
     };
     for (name, value) in options {
-        set_option(&mut draft, name, value).map_err(|error| format!("option {name}: {error}"))?;
+        within(&format!("option {name}"), set_option(&mut draft, name, value))?;
     }
     check_utf8_mark(&mut draft, options)?;
     Ok(draft)
 }
 
+/// An error, said of `what`. One that ends the run stays what it is: a script must not catch it.
+pub(crate) fn within<T>(what: &str, answer: Answer<T>) -> Answer<T> {
+    answer.map_err(|error| match *error {
+        EvalAltResult::ErrorRuntime(text, _) => format!("{what}: {text}").into(),
+        other => other.into(),
+    })
+}
+
 /// How many bytes `draft` stands for in a run's output.
 pub(crate) fn draft_bytes(draft: &Draft) -> usize {
-    let user = draft.properties.user.iter().map(|(key, value)| key.len() + value.len());
-    draft.topic.len() + draft.payload.len() + user.sum::<usize>()
+    let properties = &draft.properties;
+    let texts = [&properties.content_type, &properties.response_topic].into_iter().flatten();
+    let user = properties.user.iter().map(|(key, value)| key.len() + value.len());
+    draft.topic.len()
+        + draft.payload.len()
+        + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+        + texts.map(|text| text.len()).sum::<usize>()
+        + user.sum::<usize>()
 }
 
 /// `value` as a payload: text and bytes as they are, numbers and truth values as text, maps and arrays as
@@ -96,10 +113,11 @@ pub(crate) fn record_fields(fields: &Dynamic) -> Answer<Vec<(Arc<str>, Value)>> 
     }
 }
 
-/// How many bytes `value` stands for in a run's output.
+/// How many bytes `value` stands for in a run's output: also an empty one takes room.
 pub(crate) fn value_bytes(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 8,
+    const EACH: usize = 8;
+    EACH + match value {
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
         Value::Text(text) => text.len(),
         Value::Bytes(bytes) => bytes.len(),
         Value::List(items) => items.iter().map(value_bytes).sum(),
@@ -127,9 +145,22 @@ pub(crate) fn record_value_to_script(value: &Value) -> Dynamic {
 
 /// The whole of a JSON value as maps and arrays of the script language.
 pub(crate) fn json_to_script(json: &Json) -> Answer<Dynamic> {
-    let raw = json.raw()?;
-    let tree = tree(&mut Reader::new(&raw, 0), 0).map_err(json_error)?;
+    Ok(record_value_to_script(&json_tree(json)?))
+}
+
+/// JSON text as maps and arrays of the script language.
+pub(crate) fn parse_json(text: &str) -> Answer<Dynamic> {
+    charge(text.len())?;
+    let mut reader = Reader::new(text.as_bytes(), 0);
+    reader.skip_space();
+    let tree = tree(&mut reader, 0)?;
+    reader.end()?;
     Ok(record_value_to_script(&tree))
+}
+
+fn json_tree(json: &Json) -> Answer<Value> {
+    let raw = json.raw()?;
+    tree(&mut Reader::new(&raw, 0), 0)
 }
 
 /// Whether two values are the same: numbers by value, maps whatever the order of their keys, a JSON view
@@ -391,8 +422,7 @@ fn record_value_at(value: &Dynamic, depth: usize) -> Answer<Value> {
         return Ok(Value::Bytes(Bytes::copy_from_slice(&blob)));
     }
     if let Some(json) = value.read_lock::<Json>() {
-        let raw = json.raw()?;
-        return tree(&mut Reader::new(&raw, 0), 0).map_err(json_error);
+        return json_tree(&json);
     }
     if let Ok(character) = value.as_char() {
         return Ok(Value::Text(Arc::from(character.encode_utf8(&mut [0; 4]) as &str)));
@@ -400,10 +430,12 @@ fn record_value_at(value: &Dynamic, depth: usize) -> Answer<Value> {
     Err(format!("{} cannot be kept in a record", kind(value)).into())
 }
 
-/// The value that begins where `reader` is, as a tree; of equal keys the first is kept.
-fn tree(reader: &mut Reader<'_>, depth: usize) -> Result<Value, JsonError> {
+/// The value that begins where `reader` is, as a tree; of equal keys the first is kept. Each value in it counts
+/// as an operation: it takes many times the memory that it takes in the payload.
+fn tree(reader: &mut Reader<'_>, depth: usize) -> Answer<Value> {
+    step()?;
     if depth > DEPTH_MAX {
-        return reader.skip_value(DEPTH_MAX).map(|()| Value::Null);
+        return Err(too_deep());
     }
     Ok(match reader.shallow_value()? {
         Found::Null => Value::Null,
@@ -413,7 +445,7 @@ fn tree(reader: &mut Reader<'_>, depth: usize) -> Result<Value, JsonError> {
         Found::Text(text) => Value::Text(Arc::from(&*text)),
         Found::Array(_) => {
             let mut items = Vec::new();
-            reader.items(|reader| {
+            reader.items(|reader| -> Answer<Step> {
                 items.push(tree(reader, depth + 1)?);
                 Ok(Step::Next)
             })?;
@@ -422,7 +454,7 @@ fn tree(reader: &mut Reader<'_>, depth: usize) -> Result<Value, JsonError> {
         Found::Object(_) => {
             let mut fields: Vec<(Arc<str>, Value)> = Vec::new();
             let mut known = std::collections::HashSet::new();
-            reader.members(|reader, name| {
+            reader.members(|reader, name| -> Answer<Step> {
                 let name: Arc<str> = Arc::from(&*name.text()?);
                 let value = tree(reader, depth + 1)?;
                 if known.insert(Arc::clone(&name)) {
@@ -444,10 +476,11 @@ fn same_value(left: &Value, right: &Value) -> bool {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same_value(left, right))
         }
         (Value::Map(left), Value::Map(right)) => {
+            let right: HashMap<&str, &Value> = right.iter().map(|(key, value)| (&**key, value)).collect();
             left.len() == right.len()
-                && left.iter().all(|(key, left)| {
-                    right.iter().any(|(other, right)| key == other && same_value(left, right))
-                })
+                && left
+                    .iter()
+                    .all(|(key, left)| right.get(&**key).is_some_and(|right| same_value(left, right)))
         }
         _ => left == right,
     }
@@ -503,6 +536,8 @@ mod tests {
         assert!(fault("response_topic", "a/+".into()).contains("no topic"));
         assert!(fault("content_type", "a\0".into()).contains("U+0000"));
         assert!(fault("retained", true.into()).contains("there are retain"));
-        assert!(draft("a/#", &Dynamic::UNIT, &Map::new(), None).unwrap_err().to_string().contains("wildcard"));
+        assert!(
+            draft("a/#", &Dynamic::UNIT, &Map::new(), None).unwrap_err().to_string().contains("wildcard")
+        );
     }
 }

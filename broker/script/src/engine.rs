@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use rhai::Dynamic;
 use rhai::packages::{
     BasicArrayPackage, BasicBlobPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage,
     LogicPackage, MoreStringPackage, Package,
 };
-use rhai::Dynamic;
 
 use crate::config::Config;
 use crate::report::LoadError;
@@ -47,8 +47,9 @@ impl Core {
     }
 }
 
-/// The language without what reaches outside (`import`, `sleep`, clocks) or around the limits (`eval`,
-/// `curry`, which can double a value with each call).
+/// The language without what reaches outside (`import`, clocks) or around the limits (`eval`, `curry`, which
+/// can double a value with each call). What a package brings along all the same (`sleep`, `replace` and
+/// `parse_json` without a bound) is answered by the words of the same name.
 fn language() -> rhai::Engine {
     let mut rhai = rhai::Engine::new_raw();
     CorePackage::new().register_into_engine(&mut rhai);
@@ -59,7 +60,7 @@ fn language() -> rhai::Engine {
     BasicArrayPackage::new().register_into_engine(&mut rhai);
     BasicBlobPackage::new().register_into_engine(&mut rhai);
     BasicMapPackage::new().register_into_engine(&mut rhai);
-    for symbol in ["eval", "import", "export", "curry", "sleep"] {
+    for symbol in ["eval", "import", "export", "curry"] {
         rhai.disable_symbol(symbol);
     }
     rhai.set_strict_variables(true);

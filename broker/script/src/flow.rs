@@ -26,14 +26,44 @@ impl RuleSet {
     }
 }
 
+/// The transforms that want one topic: found once, not with every message.
+pub(crate) struct Bound {
+    topic: TopicName,
+    places: Vec<Place>,
+}
+
+struct Place {
+    index: usize,
+    rule: Arc<Rule>,
+    binding: Arc<Binding>,
+}
+
+impl Bound {
+    /// Those of `rules` that want `topic`; `None` when none does.
+    pub(crate) fn new(rules: &RuleSet, topic: &TopicName) -> Option<Self> {
+        let mut places = Vec::new();
+        let mut from = 0;
+        while let Some((index, rule)) = rules.transform_of(topic, from) {
+            let binding = Arc::new(Binding::new(topic, Some(&rule.pattern)));
+            places.push(Place { index, rule: Arc::clone(rule), binding });
+            from = index + 1;
+        }
+        (!places.is_empty()).then(|| Self { topic: topic.clone(), places })
+    }
+
+    fn next(&self, from: usize) -> Option<&Place> {
+        self.places.iter().find(|place| place.index >= from)
+    }
+}
+
 /// What transforms make of one message. Each transform sees what the one before it made; one that has
 /// acted does not act again on what it made, so there are no loops.
 pub(crate) struct Flow<'a> {
     core: &'a Core,
     rules: &'a RuleSet,
     now: Now,
-    /// The first transform with its binding, where that is known already.
-    bound: Option<(usize, &'a Arc<Binding>)>,
+    /// The transforms that want one topic, where they are known already.
+    bound: Option<&'a Bound>,
     changed: bool,
     made: usize,
     arrived: Vec<Arrived>,
@@ -51,9 +81,9 @@ impl<'a> Flow<'a> {
         Self { core, rules, now, bound: None, changed: false, made: 0, arrived: Vec::new(), dropped: None }
     }
 
-    /// Knows that the transform at `place` comes first, and how it is bound.
-    pub(crate) fn bound(mut self, place: usize, binding: &'a Arc<Binding>) -> Self {
-        self.bound = Some((place, binding));
+    /// Knows the transforms of one topic.
+    pub(crate) fn bound(mut self, bound: &'a Bound) -> Self {
+        self.bound = Some(bound);
         self
     }
 
@@ -125,12 +155,14 @@ impl<'a> Flow<'a> {
     }
 
     /// Asks the next transform that wants `message`.
-    fn next(&mut self, message: &Arc<Message>, from: usize) -> Result<Option<(usize, Outcome)>, Failure> {
-        if let Some((place, binding)) = self.bound.take() {
-            if let Some(rule) = self.rules.rules.get(place) {
-                let outcome = rule.transform(self.core, message, binding, self.now)?;
-                return Ok(Some((place, outcome)));
-            }
+    fn next(&self, message: &Arc<Message>, from: usize) -> Result<Option<(usize, Outcome)>, Failure> {
+        if let Some(bound) = self.bound.filter(|bound| bound.topic == message.topic) {
+            return match bound.next(from) {
+                None => Ok(None),
+                Some(Place { index, rule, binding }) => {
+                    Ok(Some((*index, rule.transform(self.core, message, binding, self.now)?)))
+                }
+            };
         }
         let Some((place, rule)) = self.rules.transform_of(&message.topic, from) else {
             return Ok(None);

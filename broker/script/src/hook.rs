@@ -13,7 +13,7 @@ use weirmq_core::topic::TopicName;
 
 use crate::config::Config;
 use crate::engine::{Core, RuleSet};
-use crate::flow::Flow;
+use crate::flow::{Bound, Flow};
 use crate::load::Folder;
 use crate::report::{LoadError, Report, RuleInfo, ScriptError, TestReport};
 use crate::rule::Rule;
@@ -118,10 +118,8 @@ impl Hook for ScriptHook {
 
     fn on_publish(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Transform>> {
         let rules = self.live.load_full();
-        let (place, rule) = rules.transform_of(topic, 0)?;
-        let binding = Arc::new(Binding::new(topic, Some(&rule.pattern)));
-        let core = Arc::clone(&self.core);
-        Some(Arc::new(BoundTransforms { core, rules, place, binding }))
+        let bound = Bound::new(&rules, topic)?;
+        Some(Arc::new(BoundTransforms { core: Arc::clone(&self.core), rules, bound }))
     }
 
     fn on_message(self: Arc<Self>, topic: &TopicName) -> Vec<Arc<dyn Observe>> {
@@ -141,15 +139,13 @@ impl Hook for ScriptHook {
 struct BoundTransforms {
     core: Arc<Core>,
     rules: Arc<RuleSet>,
-    /// The first that wants the topic.
-    place: usize,
-    binding: Arc<Binding>,
+    bound: Bound,
 }
 
 impl Transform for BoundTransforms {
     fn transform(&self, message: &Arc<Message>, now: Now) -> Reply<Transformed> {
-        let mut flow = Flow::new(&self.core, &self.rules, now).bound(self.place, &self.binding);
-        Reply::Now(flow.send(Arc::clone(message), self.place).map(|()| flow.into_transformed()))
+        let mut flow = Flow::new(&self.core, &self.rules, now).bound(&self.bound);
+        Reply::Now(flow.send(Arc::clone(message), 0).map(|()| flow.into_transformed()))
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Found<'a> {
 
 /// What is wrong with a document, at which byte of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the payload is no valid JSON at byte {offset}: {what}")]
+#[error("it is no valid JSON at byte {offset}: {what}")]
 pub(crate) struct JsonError {
     pub(crate) offset: usize,
     pub(crate) what: String,
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
     /// The value of `key` in the object that begins here; `None` when it has no such key.
     pub(crate) fn field(&mut self, key: &str) -> Result<Option<Found<'a>>, JsonError> {
         let mut found = None;
-        self.members(|reader, name| {
+        self.members(|reader, name| -> Result<Step, JsonError> {
             if name.is(key)? {
                 found = Some(reader.shallow_value()?);
                 return Ok(Step::Stop);
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn item(&mut self, index: usize) -> Result<Option<Found<'a>>, JsonError> {
         let mut found = None;
         let mut position = 0;
-        self.items(|reader| {
+        self.items(|reader| -> Result<Step, JsonError> {
             if position == index {
                 found = Some(reader.shallow_value()?);
                 return Ok(Step::Stop);
@@ -83,10 +83,10 @@ impl<'a> Reader<'a> {
 
     /// Goes through the members of the object that begins here. `visit` must read or skip each value,
     /// unless it stops.
-    pub(crate) fn members(
+    pub(crate) fn members<E: From<JsonError>>(
         &mut self,
-        mut visit: impl FnMut(&mut Self, Name<'a>) -> Result<Step, JsonError>,
-    ) -> Result<(), JsonError> {
+        mut visit: impl FnMut(&mut Self, Name<'a>) -> Result<Step, E>,
+    ) -> Result<(), E> {
         self.expect(b'{')?;
         self.skip_space();
         if self.peek() == Some(b'}') {
@@ -110,10 +110,10 @@ impl<'a> Reader<'a> {
 
     /// Goes through the items of the array that begins here. `visit` must read or skip each, unless it
     /// stops.
-    pub(crate) fn items(
+    pub(crate) fn items<E: From<JsonError>>(
         &mut self,
-        mut visit: impl FnMut(&mut Self) -> Result<Step, JsonError>,
-    ) -> Result<(), JsonError> {
+        mut visit: impl FnMut(&mut Self) -> Result<Step, E>,
+    ) -> Result<(), E> {
         self.expect(b'[')?;
         self.skip_space();
         if self.peek() == Some(b']') {
@@ -172,11 +172,11 @@ impl<'a> Reader<'a> {
             return Err(self.fault(format!("it is nested deeper than {DEPTH_MAX} levels")));
         }
         match self.peek() {
-            Some(b'{') => self.members(|reader, _| {
+            Some(b'{') => self.members(|reader, _| -> Result<Step, JsonError> {
                 reader.skip_value(depth + 1)?;
                 Ok(Step::Next)
             }),
-            Some(b'[') => self.items(|reader| {
+            Some(b'[') => self.items(|reader| -> Result<Step, JsonError> {
                 reader.skip_value(depth + 1)?;
                 Ok(Step::Next)
             }),
@@ -303,10 +303,11 @@ impl<'a> Reader<'a> {
         }
         let text = self.bytes.get(start..self.at).and_then(|digits| std::str::from_utf8(digits).ok());
         let text = text.unwrap_or_default();
-        if whole && text != "-0" {
-            if let Ok(number) = text.parse() {
-                return Ok(Found::Int(number));
-            }
+        if whole
+            && text != "-0"
+            && let Ok(number) = text.parse()
+        {
+            return Ok(Found::Int(number));
         }
         match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Found::Float(number)),

@@ -6,14 +6,15 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use rhai::{Caches, FnPtr, Position, Scope};
+use rhai::{Caches, Dynamic, FnPtr, GlobalRuntimeState, Position, Scope};
 use weirmq_core::hook::FailureKind;
 
 use crate::engine::{Core, RuleSet};
 use crate::fault::Fault;
+use crate::guard;
 use crate::report::{Report, ScriptError};
 use crate::rule::{Program, Rule, Stats, panicked};
-use crate::run::{Budget, Frame, Registered, Registration, run};
+use crate::run::{Budget, Frame, Registered, Registration, run, with_frame};
 use crate::testing::TestCase;
 use crate::words::getters;
 
@@ -32,6 +33,8 @@ struct File {
     live: Option<Compiled>,
     /// What is wrong with what was read last.
     fault: Option<ScriptError>,
+    /// Whether that is only that another file has a rule of the same name.
+    clash: bool,
 }
 
 /// What a file registers.
@@ -49,14 +52,42 @@ impl Folder {
         let names = rule_files(&core.config.folder)?;
         let mut report = Report::default();
         self.forget_all_but(&names, &mut report);
-        for (place, name) in names.iter().enumerate() {
-            if place < core.config.files_max {
-                self.refresh_file(core, name, &mut report);
-            } else {
-                self.refuse_surplus(core, name, &mut report);
+        let (within, surplus) = names.split_at(names.len().min(core.config.files_max));
+        for name in within {
+            self.refresh_file(core, name, &mut report);
+        }
+        for name in surplus {
+            self.refuse_surplus(core, name, &mut report);
+        }
+        self.retry_clashes(core, &mut report);
+        Ok(report)
+    }
+
+    /// Tries files again whose rules' names were taken: a rule may have moved to them from a file that comes
+    /// later.
+    fn retry_clashes(&mut self, core: &Core, report: &mut Report) {
+        while report.changed() {
+            let mut freed = false;
+            let waiting = self.files.iter().filter(|(_, file)| file.clash).map(|(name, _)| name.clone());
+            for name in waiting.collect::<Vec<_>>() {
+                let Some(source) = self.files.get_mut(&name).and_then(|file| file.source.take()) else {
+                    continue;
+                };
+                let compiled = self.compile(core, &name, &source);
+                freed |= compiled.is_ok();
+                report.errors.retain(|error| error.file != name);
+                report.still_broken.retain(|error| error.file != name);
+                self.take_over(&name, Some(source), compiled, report);
+            }
+            if !freed {
+                return;
             }
         }
-        Ok(report)
+    }
+
+    fn compile(&self, core: &Core, name: &str, source: &[u8]) -> Result<Compiled, Fault> {
+        let former = self.files.get(name).and_then(|file| file.live.as_ref());
+        compile(core, name, source, &self.names_outside(name), former)
     }
 
     /// All live rules, by file name and then by line.
@@ -83,21 +114,17 @@ impl Folder {
     fn refresh_file(&mut self, core: &Core, name: &str, report: &mut Report) {
         let source = read(&core.config.folder.join(name), core.config.file_bytes_max);
         let file = self.files.entry(name.to_owned()).or_default();
-        if let (Ok(source), Some(known)) = (&source, &file.source) {
-            if source == known {
-                match &file.fault {
-                    None => report.unchanged.push(name.to_owned()),
-                    Some(fault) => report.still_broken.push(fault.clone()),
-                }
-                return;
+        if let (Ok(source), Some(known)) = (&source, &file.source)
+            && source == known
+        {
+            match &file.fault {
+                None => report.unchanged.push(name.to_owned()),
+                Some(fault) => report.still_broken.push(fault.clone()),
             }
+            return;
         }
         let compiled = match &source {
-            Ok(source) => {
-                let taken = self.names_outside(name);
-                let former = self.files.get(name).and_then(|file| file.live.as_ref());
-                compile(core, name, source, &taken, former)
-            }
+            Ok(source) => self.compile(core, name, source),
             Err(fault) => Err(Fault::new(FailureKind::Unavailable, fault.clone(), Position::NONE)),
         };
         self.take_over(name, source.ok(), compiled, report);
@@ -112,6 +139,7 @@ impl Folder {
     ) {
         let file = self.files.entry(name.to_owned()).or_default();
         file.source = source;
+        file.clash = compiled.as_ref().is_err_and(|fault| fault.clash);
         match compiled {
             Ok(compiled) => {
                 let former = file.live.replace(compiled);
@@ -172,6 +200,10 @@ fn rule_files(folder: &Path) -> io::Result<Vec<String>> {
 
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let fault = |error: io::Error| format!("the file cannot be read: {error}");
+    // A pipe or a device could keep the reader waiting for ever.
+    if !fs::metadata(path).map_err(fault)?.is_file() {
+        return Err("it is no file".to_owned());
+    }
     let file = fs::File::open(path).map_err(fault)?;
     let mut source = Vec::new();
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut source).map_err(fault)?;
@@ -190,14 +222,17 @@ fn compile(
     former: Option<&Compiled>,
 ) -> Result<Compiled, Fault> {
     let source = text(source)?;
-    let (outcome, frame) =
-        run(Frame::Load(Vec::new()), Budget::of_a_file(&core.config), || execute(core, file, source));
-    let program = outcome.unwrap_or_else(|| Err(panicked(Position::NONE)))?;
-    let registrations = match frame {
-        Some(Frame::Load(registrations)) => registrations,
-        _ => Vec::new(),
-    };
-    assemble(file, &Arc::new(program), registrations, taken, former)
+    let frame = Frame::Load { registrations: Vec::new(), lines: 0 };
+    // All of it is inside the run: what is refused is released where there is stack for that.
+    let (outcome, _) = run(frame, Budget::of_a_file(&core.config), || {
+        let program = Arc::new(execute(core, file, source)?);
+        let registrations = with_frame(|frame| match frame {
+            Frame::Load { registrations, .. } => std::mem::take(registrations),
+            _ => Vec::new(),
+        });
+        assemble(file, &program, registrations.unwrap_or_default(), taken, former)
+    });
+    outcome.unwrap_or_else(|| Err(panicked(Position::NONE)))
 }
 
 fn text(source: &[u8]) -> Result<&str, Fault> {
@@ -215,6 +250,7 @@ fn text(source: &[u8]) -> Result<&str, Fault> {
 /// Compiles `source` and runs its top level, which registers rules in the run's frame.
 fn execute(core: &Core, file: &str, source: &str) -> Result<Program, Fault> {
     let ast = core.rhai.compile(source).map_err(|error| Fault::of_parse(&error, source))?;
+    guard::check(&ast)?;
     let mut global = core.rhai.new_global_runtime_state();
     global.source = Some(file.into());
     // Function pointers to closures are looked up in the first module.
@@ -226,8 +262,9 @@ fn execute(core: &Core, file: &str, source: &str) -> Result<Program, Fault> {
         core.rhai.eval_statements_raw(&mut global, &mut Caches::new(), &mut Scope::new(), ast.statements());
     match evaluated.map_err(|error| *error) {
         Ok(_) | Err(rhai::EvalAltResult::Exit(..) | rhai::EvalAltResult::Return(..)) => {}
-        Err(error) => return Err(Fault::of_run(Box::new(error))),
+        Err(error) => return Err(Fault::of_run(error)),
     }
+    check_constants(&global)?;
     Ok(Program { file: Arc::from(file), global })
 }
 
@@ -239,23 +276,36 @@ fn assemble(
     former: Option<&Compiled>,
 ) -> Result<Compiled, Fault> {
     let mut compiled = Compiled { rules: Vec::new(), tests: Vec::new() };
-    for Registration { name, what, mut callback, position } in registrations {
+    for Registration { name, what, callback, position } in registrations {
         let wanted = match what {
             Registered::Rule(..) => 1,
             Registered::Test => 0,
         };
         check_parameters(program, &callback, wanted, position)?;
-        freeze(&mut callback);
+        check_kept(&callback, position)?;
         match what {
             Registered::Test => {
                 let name = name.unwrap_or_default();
-                compiled.tests.push(TestCase { name, program: Arc::clone(program), body: callback, position });
+                compiled.tests.push(TestCase {
+                    name,
+                    program: Arc::clone(program),
+                    body: callback,
+                    position,
+                });
             }
             Registered::Rule(kind, pattern) => {
                 let name = rule_name(file, name, position, &compiled.rules, taken)?;
                 let stats = former.and_then(|former| former.stats_of(&name)).unwrap_or_default();
                 let program = Arc::clone(program);
-                compiled.rules.push(Arc::new(Rule { name, kind, pattern, program, callback, position, stats }));
+                compiled.rules.push(Arc::new(Rule {
+                    name,
+                    kind,
+                    pattern,
+                    program,
+                    callback,
+                    position,
+                    stats,
+                }));
             }
         }
     }
@@ -284,21 +334,63 @@ fn check_parameters(
     });
     let text = match (found, wanted) {
         (Some(found), _) if found == wanted => return Ok(()),
-        (Some(found), 0) => format!("the body of a test takes no parameter, this one takes {found}: write || {{ ... }}"),
+        (Some(found), 0) => {
+            format!("the body of a test takes no parameter, this one takes {found}: write || {{ ... }}")
+        }
         (Some(found), _) => {
-            format!("a handler takes one parameter, the message, this one takes {found}: write |msg| {{ ... }}")
+            format!(
+                "a handler takes one parameter, the message, this one takes {found}: write |msg| {{ ... }}"
+            )
         }
         (None, _) => format!("'{}' is no function of this file", callback.fn_name()),
     };
     Err(Fault::new(FailureKind::Unavailable, text, position))
 }
 
-/// Makes the variables that a handler uses from around it its own: as they are now, for every run, on
-/// whatever thread. Left shared, runs would wait for each other and see each other's changes.
-fn freeze(callback: &mut FnPtr) {
-    for value in callback.iter_curry_mut() {
-        *value = value.flatten_clone();
+/// Checks that what a handler keeps of the variables around it can be released anywhere.
+fn check_kept(callback: &FnPtr, position: Position) -> Result<(), Fault> {
+    if callback.curry().iter().all(|value| is_flat(value, 0)) {
+        return Ok(());
     }
+    Err(Fault::new(FailureKind::Memory, too_deep("a variable that the handler uses"), position))
+}
+
+/// How deep a value that outlives the loading of its file may be nested: whoever releases it last has a
+/// stack of a size that nobody here knows.
+const KEPT_DEPTH_MAX: usize = 64;
+
+fn check_constants(global: &GlobalRuntimeState) -> Result<(), Fault> {
+    let Some(constants) = &global.constants else {
+        return Ok(());
+    };
+    let Ok(constants) = constants.read() else {
+        return Err(Fault::new(FailureKind::Crash, "the constants cannot be read", Position::NONE));
+    };
+    match constants.iter().find(|(_, value)| !is_flat(value, 0)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let text = too_deep(&format!("the constant '{name}'"));
+            Err(Fault::new(FailureKind::Memory, text, Position::NONE))
+        }
+    }
+}
+
+fn too_deep(what: &str) -> String {
+    format!("{what} is nested deeper than {KEPT_DEPTH_MAX} levels, or shared")
+}
+
+/// Whether `value` is nested no deeper than is good, and nobody else's.
+fn is_flat(value: &Dynamic, depth: usize) -> bool {
+    if depth > KEPT_DEPTH_MAX || value.is_shared() {
+        return false;
+    }
+    if let Some(items) = value.read_lock::<rhai::Array>() {
+        return items.iter().all(|item| is_flat(item, depth + 1));
+    }
+    if let Some(map) = value.read_lock::<rhai::Map>() {
+        return map.values().all(|value| is_flat(value, depth + 1));
+    }
+    value.read_lock::<FnPtr>().is_none_or(|callback| callback.curry().is_empty())
 }
 
 fn rule_name(
@@ -325,7 +417,8 @@ fn rule_name(
         None => Ok(Arc::from(name)),
         Some(holder) => {
             let text = format!("a rule called {name:?} is registered at {holder} already: names are unique");
-            Err(Fault::new(FailureKind::Unavailable, text, position))
+            let here = earlier.iter().any(|rule| *rule.name == *name);
+            Err(Fault { clash: !here, ..Fault::new(FailureKind::Unavailable, text, position) })
         }
     }
 }

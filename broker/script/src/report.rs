@@ -93,7 +93,9 @@ impl fmt::Display for Report {
             }
             out.write_fmt(text)
         };
-        for (what, files) in [("loaded", &self.loaded), ("replaced", &self.replaced), ("removed", &self.removed)] {
+        for (what, files) in
+            [("loaded", &self.loaded), ("replaced", &self.replaced), ("removed", &self.removed)]
+        {
             if !files.is_empty() {
                 line(out, format_args!("{what}: {}", files.join(", ")))?;
             }

@@ -9,8 +9,8 @@ use weirmq_core::hook::{Actions, Denial, Draft, Failure, FailureKind, ReasonCode
 use weirmq_core::message::Message;
 use weirmq_core::time::Now;
 
-use crate::engine::Core;
 use crate::convert::kind;
+use crate::engine::Core;
 use crate::fault::Fault;
 use crate::pattern::Pattern;
 use crate::report::{RuleInfo, RuleKind};
@@ -101,7 +101,7 @@ impl Rule {
             Some(Frame::Transform(transform)) => transform.answer,
             _ => None,
         };
-        self.counted(outcome.and_then(|returned| self.outcome(&returned, answer)))
+        self.counted(outcome.and_then(|returned| self.outcome(returned, answer)))
     }
 
     /// What an operator sees of it.
@@ -129,20 +129,20 @@ impl Rule {
         message: &Arc<Message>,
         binding: &Arc<Binding>,
         frame: Frame,
-    ) -> (Result<Dynamic, Fault>, Option<Frame>) {
+    ) -> (Result<Returned, Fault>, Option<Frame>) {
         let msg = Msg { message: Arc::clone(message), binding: Arc::clone(binding) };
         let budget = Budget::of_a_rule(&core.config);
         let (outcome, frame) =
             run(frame, budget, || call(core, &self.program, &self.callback, &mut [Dynamic::from(msg)]));
-        (outcome.unwrap_or_else(|| Err(panicked(self.position))), frame)
+        let outcome = outcome.unwrap_or_else(|| Err(panicked(self.position)));
+        (outcome.map_err(|fault| fault.at_least_at(self.position)), frame)
     }
 
-    fn outcome(&self, returned: &Dynamic, answer: Option<(Answer, Position)>) -> Result<Outcome, Fault> {
-        if !returned.is_unit() {
+    fn outcome(&self, returned: Returned, answer: Option<(Answer, Position)>) -> Result<Outcome, Fault> {
+        if let Returned::Value(kind) = returned {
             let text = format!(
-                "the transform returned {}: it answers by calling replace(), several() or drop(), not by \
-                 what it returns",
-                kind(returned)
+                "the transform returned {kind}: it answers by calling replace(), several() or drop(), not by \
+                 what it returns"
             );
             return Err(Fault::new(FailureKind::BadAnswer, text, self.position));
         }
@@ -165,13 +165,21 @@ impl Rule {
     }
 }
 
+/// What a handler returned. The value itself ends with the run, which has the stack for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Returned {
+    Nothing,
+    /// A value of this kind.
+    Value(&'static str),
+}
+
 /// Calls a function of `program`. Must be inside a run.
 pub(crate) fn call(
     core: &Core,
     program: &Program,
     callback: &FnPtr,
     arguments: &mut [Dynamic],
-) -> Result<Dynamic, Fault> {
+) -> Result<Returned, Fault> {
     let context = NativeCallContext::new_with_all_fields(
         &core.rhai,
         callback.fn_name(),
@@ -179,10 +187,11 @@ pub(crate) fn call(
         &program.global,
         Position::NONE,
     );
-    callback.call_raw(&context, None, arguments).or_else(|error| match *error {
+    let returned = callback.call_raw(&context, None, arguments).or_else(|error| match *error {
         EvalAltResult::Exit(value, _) => Ok(value),
-        _ => Err(Fault::of_run(error)),
-    })
+        other => Err(Fault::of_run(other)),
+    })?;
+    Ok(if returned.is_unit() { Returned::Nothing } else { Returned::Value(kind(&returned)) })
 }
 
 /// The fault of a run that made the script engine panic.

@@ -27,12 +27,14 @@ use crate::rule::Rule;
 pub(crate) struct Budget {
     operations_max: u64,
     deadline: Duration,
+    stack_bytes: usize,
 }
 
 impl Budget {
     /// That of one run of a rule.
     pub(crate) fn of_a_rule(config: &Config) -> Self {
-        Self { operations_max: config.operations_max, deadline: config.deadline() }
+        let stack_bytes = stack_bytes(config);
+        Self { operations_max: config.operations_max, deadline: config.deadline(), stack_bytes }
     }
 
     /// That of the top level of a file, or of a test.
@@ -41,6 +43,7 @@ impl Budget {
         Self {
             operations_max: config.operations_max.saturating_mul(factor.into()),
             deadline: config.deadline().saturating_mul(factor),
+            stack_bytes: stack_bytes(config),
         }
     }
 }
@@ -48,13 +51,13 @@ impl Budget {
 /// What the words of a run act upon.
 pub(crate) enum Frame {
     /// The top level of a file: rules and tests are registered.
-    Load(Vec<Registration>),
+    Load { registrations: Vec<Registration>, lines: u32 },
     /// An `on` rule.
     On(OnRun),
     /// A `transform` rule.
     Transform(TransformRun),
     /// A test.
-    Test { core: Arc<Core>, rules: Arc<RuleSet> },
+    Test { core: Arc<Core>, rules: Arc<RuleSet>, lines: u32 },
 }
 
 /// A rule or a test as the top level of a file registers it.
@@ -144,12 +147,18 @@ const OPERATIONS_PER_LOOK: u64 = 32;
 /// So many bytes looked through cost as much as one operation.
 const BYTES_PER_OPERATION: usize = 256;
 
-/// A run has at least this much stack: a script can build values (a closure in a closure in a closure)
-/// whose release takes a call per level, one level for every few operations.
-const STACK_BYTES_MIN: usize = 6 * 1024 * 1024;
+/// A run has at least this much stack: what the parser, the evaluator and the words take.
+const STACK_BYTES_MIN: usize = 4 * 1024 * 1024;
 
-/// The stack that a run is given on a thread that has less.
-const STACK_BYTES: usize = 32 * 1024 * 1024;
+/// And this much more for each level to which its limits let it nest arrays and maps in each other: to compare,
+/// show or release them takes a call per level (measured: up to 2.2 KB).
+const STACK_BYTES_PER_LEVEL: usize = 2_560;
+
+/// How much stack a run under `config` needs.
+fn stack_bytes(config: &Config) -> usize {
+    let levels = config.array_items_max.saturating_add(config.map_entries_max);
+    levels.saturating_mul(STACK_BYTES_PER_LEVEL).saturating_add(STACK_BYTES_MIN)
+}
 
 thread_local! {
     static METER: Meter = const { Meter::new() };
@@ -161,8 +170,9 @@ thread_local! {
 pub(crate) fn run<T>(frame: Frame, budget: Budget, work: impl FnOnce() -> T) -> (Option<T>, Option<Frame>) {
     let former_meter = METER.with(|meter| meter.start(budget));
     let former_frame = FRAME.with(|slot| slot.replace(Some(frame)));
-    let outcome =
-        catch_unwind(AssertUnwindSafe(|| stacker::maybe_grow(STACK_BYTES_MIN, STACK_BYTES, work)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        stacker::maybe_grow(budget.stack_bytes, budget.stack_bytes.saturating_add(STACK_BYTES_MIN), work)
+    }));
     let frame = FRAME.with(|slot| slot.replace(former_frame));
     METER.with(|meter| meter.go_on(former_meter));
     (outcome.ok(), frame)
@@ -176,6 +186,17 @@ pub(crate) fn with_frame<T>(act: impl FnOnce(&mut Frame) -> T) -> Option<T> {
 /// Counts one operation; says so when the run is over its budget.
 pub(crate) fn tick() -> Option<Stop> {
     METER.with(|meter| meter.count(1))
+}
+
+/// Counts one operation of a word that makes many values at once.
+pub(crate) fn step() -> Result<(), Box<EvalAltResult>> {
+    tick().map_or(Ok(()), |stop| Err(stop.error()))
+}
+
+/// How many bytes the run may still look through. At least 1, so that what is over is found out.
+pub(crate) fn bytes_left() -> usize {
+    let operations = METER.with(|meter| meter.operations_max.get().saturating_sub(meter.operations.get()));
+    usize::try_from(operations).unwrap_or(usize::MAX).saturating_add(1).saturating_mul(BYTES_PER_OPERATION)
 }
 
 /// Counts the looking through `bytes` bytes.
@@ -230,7 +251,8 @@ impl Meter {
     fn go_on(&self, paused: Paused) {
         self.operations.set(paused.operations);
         self.operations_max.set(paused.operations_max);
-        self.look_at.set(paused.look_at);
+        // What ran inside took time: the clock is read with the next operation.
+        self.look_at.set(if paused.operations == 0 { paused.look_at } else { paused.operations });
         self.ends.set(paused.ends);
         self.deadline.set(paused.deadline);
     }

@@ -8,6 +8,17 @@ pub(crate) fn nearest_first<'a>(asked: &str, known: impl IntoIterator<Item = &'a
     ranked.into_iter().map(|(_, name)| name).collect()
 }
 
+/// ": did you mean ..." where one of `known` is near enough to `asked`; nothing otherwise.
+pub(crate) fn did_you_mean<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let ranked = known.into_iter().map(|name| (distance(asked, name), name));
+    match ranked.min_by_key(|(distance, _)| *distance) {
+        Some((distance, name)) if distance <= 2.max(asked.chars().count() / 3) => {
+            format!(": did you mean '{name}'?")
+        }
+        _ => String::new(),
+    }
+}
+
 /// How many characters have to be put in, taken out or changed to make `right` of `left`. The part of
 /// `left` that counts is bounded: it comes from a script.
 fn distance(left: &str, right: &str) -> usize {

@@ -32,7 +32,7 @@ impl TestCase {
     /// Runs it against `rules`.
     pub(crate) fn run(&self, core: &Arc<Core>, rules: &Arc<RuleSet>) -> TestOutcome {
         let began = Instant::now();
-        let frame = Frame::Test { core: Arc::clone(core), rules: Arc::clone(rules) };
+        let frame = Frame::Test { core: Arc::clone(core), rules: Arc::clone(rules), lines: 0 };
         let budget = Budget::of_a_file(&core.config);
         let (outcome, _) = run(frame, budget, || call(core, &self.program, &self.body, &mut []));
         let outcome = outcome.unwrap_or_else(|| Err(panicked(self.position)));
@@ -40,7 +40,7 @@ impl TestCase {
             name: self.name.clone(),
             file: self.program.file.to_string(),
             line: self.position.line().unwrap_or(0),
-            failure: outcome.err().map(|fault| fault.text(&self.program.file)),
+            failure: outcome.err().map(|fault| fault.at_least_at(self.position).text(&self.program.file)),
             duration: began.elapsed(),
         }
     }
@@ -49,7 +49,7 @@ impl TestCase {
 /// `deliver(topic, payload, options)`: what the transforms and rules of the folder make of a message.
 pub(crate) fn deliver(word: &str, topic: &str, payload: &Dynamic, options: &Map) -> Answer<Map> {
     let Some((core, rules)) = with_frame(|frame| match frame {
-        Frame::Test { core, rules } => Some((Arc::clone(core), Arc::clone(rules))),
+        Frame::Test { core, rules, .. } => Some((Arc::clone(core), Arc::clone(rules))),
         _ => None,
     })
     .flatten() else {

@@ -8,7 +8,7 @@ use weirmq_core::message::{Message, Publisher, QoS};
 
 use crate::json::{Found, JsonError, Reader, Step};
 use crate::pattern::Pattern;
-use crate::run::charge;
+use crate::run::{Stop, bytes_left, charge, step};
 use crate::suggest::nearest_first;
 
 /// What a script function answers.
@@ -75,13 +75,11 @@ impl Msg {
     }
 
     pub(crate) fn json(&mut self) -> Answer<Dynamic> {
-        if self.message.payload.is_empty() {
+        let payload = &self.message.payload;
+        if payload.is_empty() {
             return Err("the payload is empty: it is no JSON".into());
         }
-        let mut reader = Reader::new(&self.message.payload, 0);
-        let found = reader.root().map_err(json_error)?;
-        charge(reader.at())?;
-        Ok(to_dynamic(found, &self.message.payload))
+        read(payload, 0, |reader| Ok(to_dynamic(reader.root()?, payload)))
     }
 
     pub(crate) fn qos(&mut self) -> INT {
@@ -159,6 +157,14 @@ impl Msg {
         })
     }
 
+    /// Takes back what `name` gave, as long as it is that.
+    pub(crate) fn keep(&mut self, name: &str, value: &Dynamic) -> Answer<()> {
+        if is_view_of(value, &self.message.payload) || is_same(&self.index(name)?, value) {
+            return Ok(());
+        }
+        Err("a message does not change; to send on another one, call replace() in a transform".into())
+    }
+
     fn unknown_field(&self, name: &str) -> Box<EvalAltResult> {
         if name == "user" {
             return "user is a function: msg.user(\"key\")".into();
@@ -191,7 +197,7 @@ impl Payload {
 
     /// `length` bytes from `start` on, or as many of them as there are.
     pub(crate) fn slice(&mut self, start: INT, length: INT) -> Self {
-        let start = from_either_end(start, self.0.len()).unwrap_or(self.0.len());
+        let start = from_either_end(start, self.0.len()).unwrap_or(self.0.len()).min(self.0.len());
         let wanted = usize::try_from(length).unwrap_or(0);
         let end = start.saturating_add(wanted).min(self.0.len());
         Self(self.0.slice(start..end))
@@ -212,7 +218,7 @@ impl Payload {
         Ok(text.into())
     }
 
-    pub(crate) fn to_blob(&mut self) -> Answer<Blob> {
+    pub(crate) fn blob(&mut self) -> Answer<Blob> {
         charge(self.0.len())?;
         Ok(self.0.to_vec())
     }
@@ -231,9 +237,7 @@ impl Json {
         if self.is_array() {
             return Err(format!("the JSON here is an array: it has items, but no field '{key}'").into());
         }
-        let mut reader = Reader::new(&self.payload, self.at);
-        let found = reader.field(key).map_err(json_error)?;
-        self.found(found, reader.at())
+        self.read(|reader| Ok(self.found(reader.field(key)?)))
     }
 
     /// The item at `index`, from the end when negative; `()` when it is not there.
@@ -248,9 +252,23 @@ impl Json {
                 None => return Ok(Dynamic::UNIT),
             },
         };
-        let mut reader = Reader::new(&self.payload, self.at);
-        let found = reader.item(index).map_err(json_error)?;
-        self.found(found, reader.at())
+        self.read(|reader| Ok(self.found(reader.item(index)?)))
+    }
+
+    /// Takes back what `key` gave, as long as it is that.
+    pub(crate) fn keep(&mut self, key: &str, value: &Dynamic) -> Answer<()> {
+        if is_view_of(value, &self.payload) || is_same(&self.field(key)?, value) {
+            return Ok(());
+        }
+        Err("a message's JSON does not change; take a copy that does with msg.json.value()".into())
+    }
+
+    /// Takes back what `index` gave, as long as it is that.
+    pub(crate) fn keep_item(&mut self, index: INT, value: &Dynamic) -> Answer<()> {
+        if is_view_of(value, &self.payload) || is_same(&self.item(index)?, value) {
+            return Ok(());
+        }
+        Err("a message's JSON does not change; take a copy that does with msg.json.value()".into())
     }
 
     /// How many fields or items it has.
@@ -263,18 +281,16 @@ impl Json {
         if self.is_array() {
             return Ok(false);
         }
-        let mut reader = Reader::new(&self.payload, self.at);
-        let found = reader.field(key).map_err(json_error)?.is_some();
-        charge(reader.at().saturating_sub(self.at))?;
-        Ok(found)
+        self.read(|reader| Ok(reader.field(key)?.is_some()))
     }
 
     /// The names of its fields, as they stand in the payload.
     pub(crate) fn keys(&mut self) -> Answer<rhai::Array> {
         let mut keys = rhai::Array::new();
         if !self.is_array() {
-            self.walk(|reader| {
-                reader.members(|reader, name| {
+            self.read(|reader| {
+                reader.members(|reader, name| -> Answer<Step> {
+                    step()?;
                     keys.push(ImmutableString::from(&*name.text()?).into());
                     reader.skip_value(0)?;
                     Ok(Step::Next)
@@ -287,28 +303,29 @@ impl Json {
     /// Its items, or its fields' values.
     pub(crate) fn values(&mut self) -> Answer<rhai::Array> {
         let mut values = rhai::Array::new();
-        let payload = self.payload.clone();
-        let array = self.is_array();
-        self.walk(|reader| {
-            let mut keep = |reader: &mut Reader<'_>| {
-                let before = reader.at();
-                values.push(to_dynamic(reader.shallow_value()?, &payload));
-                if reader.at() == before {
-                    reader.skip_value(0)?;
-                }
-                Ok(Step::Next)
-            };
-            if array { reader.items(keep) } else { reader.members(|reader, _| keep(reader)) }
-        })?;
+        let mut keep = |reader: &mut Reader<'_>| -> Answer<Step> {
+            step()?;
+            let before = reader.at();
+            values.push(to_dynamic(reader.shallow_value()?, &self.payload));
+            if reader.at() == before {
+                reader.skip_value(0)?;
+            }
+            Ok(Step::Next)
+        };
+        if self.is_array() {
+            self.read(|reader| reader.items(keep))?;
+        } else {
+            self.read(|reader| reader.members(|reader, _| keep(reader)))?;
+        }
         Ok(values)
     }
 
     /// It as it stands in the payload.
     pub(crate) fn raw(&self) -> Answer<Bytes> {
-        let mut reader = Reader::new(&self.payload, self.at);
-        reader.skip_value(0).map_err(json_error)?;
-        charge(reader.at().saturating_sub(self.at))?;
-        Ok(self.payload.slice(self.at..reader.at()))
+        self.read(|reader| {
+            reader.skip_value(0)?;
+            Ok(self.payload.slice(self.at..reader.at()))
+        })
     }
 
     fn is_array(&self) -> bool {
@@ -317,33 +334,88 @@ impl Json {
 
     fn count(&mut self) -> Answer<usize> {
         let mut count = 0;
-        let array = self.is_array();
-        self.walk(|reader| {
-            let mut pass = |reader: &mut Reader<'_>| {
-                count += 1;
-                reader.skip_value(0)?;
-                Ok(Step::Next)
-            };
-            if array { reader.items(pass) } else { reader.members(|reader, _| pass(reader)) }
-        })?;
+        let mut pass = |reader: &mut Reader<'_>| -> Answer<Step> {
+            count += 1;
+            reader.skip_value(0)?;
+            Ok(Step::Next)
+        };
+        if self.is_array() {
+            self.read(|reader| reader.items(pass))?;
+        } else {
+            self.read(|reader| reader.members(|reader, _| pass(reader)))?;
+        }
         Ok(count)
     }
 
-    fn found(&self, found: Option<Found<'_>>, read_to: usize) -> Answer<Dynamic> {
-        charge(read_to.saturating_sub(self.at))?;
-        Ok(found.map_or(Dynamic::UNIT, |found| to_dynamic(found, &self.payload)))
+    fn found(&self, found: Option<Found<'_>>) -> Dynamic {
+        found.map_or(Dynamic::UNIT, |found| to_dynamic(found, &self.payload))
     }
 
-    fn walk(&self, go: impl FnOnce(&mut Reader<'_>) -> Result<(), JsonError>) -> Answer<()> {
-        let mut reader = Reader::new(&self.payload, self.at);
-        go(&mut reader).map_err(json_error)?;
-        charge(reader.at().saturating_sub(self.at))
+    fn read<T>(&self, go: impl FnOnce(&mut Reader<'_>) -> Answer<T>) -> Answer<T> {
+        read(&self.payload, self.at, go)
     }
 }
 
-/// A JSON error as an error of the script engine.
-pub(crate) fn json_error(error: JsonError) -> Box<EvalAltResult> {
-    error.to_string().into()
+/// An array is gone through item by item in a `for` loop.
+impl IntoIterator for Json {
+    type Item = Answer<Dynamic>;
+    type IntoIter = std::vec::IntoIter<Answer<Dynamic>>;
+
+    fn into_iter(mut self) -> Self::IntoIter {
+        let items = if self.is_array() {
+            self.values()
+        } else {
+            Err("the JSON here is an object: go through its keys() or its values()".into())
+        };
+        let items: Vec<Answer<Dynamic>> = match items {
+            Ok(items) => items.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        items.into_iter()
+    }
+}
+
+/// Whether `value` shows a part of `payload`: such views have no method that changes them.
+fn is_view_of(value: &Dynamic, payload: &Bytes) -> bool {
+    let within = |part: &Bytes| payload.as_ptr_range().contains(&part.as_ptr());
+    value.read_lock::<Json>().is_some_and(|json| within(&json.payload))
+        || value.read_lock::<Payload>().is_some_and(|part| part.0.is_empty() || within(&part.0))
+}
+
+/// Whether two simple values are the same.
+fn is_same(left: &Dynamic, right: &Dynamic) -> bool {
+    match (left.read_lock::<ImmutableString>(), right.read_lock::<ImmutableString>()) {
+        (Some(left), Some(right)) => *left == *right,
+        (None, None) => {
+            (left.is_unit() && right.is_unit())
+                || left.as_int().is_ok_and(|number| right.as_int() == Ok(number))
+                || left.as_bool().is_ok_and(|truth| right.as_bool() == Ok(truth))
+                || left.as_float().is_ok_and(|number| {
+                    right.as_float().is_ok_and(|other| other.to_bits() == number.to_bits())
+                })
+        }
+        _ => false,
+    }
+}
+
+/// Reads `payload` from `at` on, no further than the run's budget goes, and counts what was read: also where
+/// that ended in an error, which a script can catch and run into again.
+fn read<T>(payload: &Bytes, at: usize, go: impl FnOnce(&mut Reader<'_>) -> Answer<T>) -> Answer<T> {
+    let end = at.saturating_add(bytes_left()).min(payload.len());
+    let mut reader = Reader::new(payload.get(..end).unwrap_or_default(), at);
+    let outcome = go(&mut reader);
+    charge(reader.at().saturating_sub(at))?;
+    let cut_short = end < payload.len() && reader.at().saturating_add(LONGEST_WORD) >= end;
+    if cut_short { Err(Stop::Operations.error()) } else { outcome }
+}
+
+/// So far before the end a reader may stand that misses what was cut off: in front of `false`.
+const LONGEST_WORD: usize = 5;
+
+impl From<JsonError> for Box<EvalAltResult> {
+    fn from(error: JsonError) -> Self {
+        error.to_string().into()
+    }
 }
 
 /// What a script gets of a value in `payload`.

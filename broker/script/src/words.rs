@@ -10,12 +10,13 @@ use weirmq_core::record::Record;
 
 use crate::config::Config;
 use crate::convert::{
-    draft, draft_bytes, json_to_script, kind, record_fields, same, shown, value_bytes,
+    draft, draft_bytes, json_to_script, kind, parse_json, record_fields, same, shown, value_bytes, within,
 };
+use crate::fault::cut as fault_text;
 use crate::pattern::Pattern;
 use crate::report::RuleKind;
 use crate::rule::{Logged, Rule};
-use crate::run::{Answer, Frame, OnRun, Registered, Registration, Stop, TransformRun, with_frame};
+use crate::run::{Answer, Frame, OnRun, Registered, Registration, Stop, TransformRun, charge, with_frame};
 use crate::testing::deliver;
 use crate::view::{Answer as Said, FIELDS, Json, Msg, Payload};
 
@@ -29,6 +30,7 @@ pub(crate) fn register(engine: &mut Engine, config: &Arc<Config>) {
     register_answers(engine, config);
     register_logging(engine, config);
     register_tests(engine);
+    register_bounded(engine, config);
 }
 
 /// Functions that read each property that `ast` names, straight. Without them the engine would look for a
@@ -39,6 +41,7 @@ pub(crate) fn getters(ast: &AST) -> Module {
     ast.walk(&mut |path: &[ASTNode<'_>]| {
         if let Some(ASTNode::Expr(Expr::Property(property, _))) = path.last() {
             let name = property.2.clone();
+            register_setters(&mut module, &name);
             register_json_getter(&mut module, &name);
             if known.insert(name.clone()) {
                 register_capture_getter(&mut module, &name);
@@ -47,6 +50,31 @@ pub(crate) fn getters(ast: &AST) -> Module {
         true
     });
     module
+}
+
+/// After a method was called on what a property gave, the engine writes that back: `msg.json.list.len()` ends
+/// with an assignment. It is taken for what it is where nothing has changed; an assignment that a script means
+/// is refused.
+fn register_setters(module: &mut Module, name: &ImmutableString) {
+    register_setter::<Json>(module, name);
+    register_setter::<Payload>(module, name);
+    register_setter::<ImmutableString>(module, name);
+    register_setter::<INT>(module, name);
+    register_setter::<f64>(module, name);
+    register_setter::<bool>(module, name);
+    register_setter::<()>(module, name);
+    register_setter::<Map>(module, name);
+    register_setter::<rhai::Array>(module, name);
+}
+
+fn register_setter<T: rhai::Variant + Clone>(module: &mut Module, name: &ImmutableString) {
+    let field = name.clone();
+    module.set_setter_fn(name.as_str(), move |json: &mut Json, value: T| {
+        json.keep(&field, &Dynamic::from(value))
+    });
+    let field = name.clone();
+    module
+        .set_setter_fn(name.as_str(), move |msg: &mut Msg, value: T| msg.keep(&field, &Dynamic::from(value)));
 }
 
 fn register_json_getter(module: &mut Module, name: &ImmutableString) {
@@ -84,9 +112,7 @@ fn register_message(engine: &mut Engine) {
         .register_get("response_topic", Msg::response_topic)
         .register_fn("user", |msg: &mut Msg, key: ImmutableString| msg.user(&key))
         .register_indexer_get(|msg: &mut Msg, name: ImmutableString| msg.index(&name))
-        .register_indexer_set(|_: &mut Msg, _: ImmutableString, _: Dynamic| -> Said<()> {
-            Err("a message does not change; to send on another one, call replace() in a transform".into())
-        });
+        .register_indexer_set(|msg: &mut Msg, name: ImmutableString, value: Dynamic| msg.keep(&name, &value));
 }
 
 fn register_payload(engine: &mut Engine) {
@@ -97,7 +123,7 @@ fn register_payload(engine: &mut Engine) {
         .register_fn("slice", Payload::slice)
         .register_fn("text", Payload::text)
         .register_fn("hex", Payload::hex)
-        .register_fn("to_blob", Payload::to_blob)
+        .register_fn("to_blob", Payload::blob)
         .register_fn("to_string", Payload::text)
         .register_indexer_get(Payload::byte)
         .register_fn("==", |left: Payload, right: Payload| left == right)
@@ -108,6 +134,7 @@ fn register_json(engine: &mut Engine) {
     engine
         .register_type_with_name::<Json>("json")
         .register_fn("len", Json::len)
+        .register_fn("is_empty", |json: &mut Json| json.len().map(|length| length == 0))
         .register_fn("keys", Json::keys)
         .register_fn("values", Json::values)
         .register_fn("contains", |json: &mut Json, key: ImmutableString| json.contains(&key))
@@ -116,16 +143,18 @@ fn register_json(engine: &mut Engine) {
         .register_fn("to_debug", json_text)
         .register_indexer_get(|json: &mut Json, key: ImmutableString| json.field(&key))
         .register_indexer_get(Json::item)
-        .register_indexer_set(|_: &mut Json, _: ImmutableString, _: Dynamic| -> Said<()> {
-            Err("a message's JSON does not change; take a copy that does with msg.json.value()".into())
-        });
+        .register_iterator_result::<Json, Dynamic>()
+        .register_indexer_set(|json: &mut Json, key: ImmutableString, value: Dynamic| json.keep(&key, &value))
+        .register_indexer_set(|json: &mut Json, index: INT, value: Dynamic| json.keep_item(index, &value));
 }
 
 fn json_text(json: &mut Json) -> Said<ImmutableString> {
     let raw = json.raw()?;
     match std::str::from_utf8(&raw) {
         Ok(text) => Ok(text.into()),
-        Err(error) => Err(format!("the JSON is no UTF-8 text: byte {} of it is wrong", error.valid_up_to()).into()),
+        Err(error) => {
+            Err(format!("the JSON is no UTF-8 text: byte {} of it is wrong", error.valid_up_to()).into())
+        }
     }
 }
 
@@ -171,28 +200,33 @@ fn register_registration(engine: &mut Engine, config: &Arc<Config>) {
         config: &Config,
         name: Option<&str>,
         what: Registered,
-        callback: FnPtr,
+        mut callback: FnPtr,
     ) -> Said<()> {
+        freeze(&mut callback);
         if name.is_some_and(|name| name.trim().is_empty()) {
             return Err("the name is empty".into());
         }
-        let registration = Registration {
-            name: name.map(str::to_owned),
-            what,
-            callback,
-            position: context.call_position(),
-        };
+        let registration =
+            Registration { name: name.map(str::to_owned), what, callback, position: context.call_position() };
         with_frame(|frame| match frame {
-            Frame::Load(registrations) if registrations.len() >= config.registrations_max => {
+            Frame::Load { registrations, .. } if registrations.len() >= config.registrations_max => {
                 Err("the file registers more rules and tests than registrations_max allows".into())
             }
-            Frame::Load(registrations) => {
+            Frame::Load { registrations, .. } => {
                 registrations.push(registration);
                 Ok(())
             }
             _ => Err(misplaced(context.fn_name(), "at the top level of a file, when it is loaded")),
         })
         .unwrap_or_else(|| Err(misplaced(context.fn_name(), "at the top level of a file")))
+    }
+}
+
+/// Makes the variables that a handler uses from around it its own: as they are now, for every run, on
+/// whatever thread. Left shared, runs would wait for each other and see each other's changes.
+fn freeze(callback: &mut FnPtr) {
+    for value in callback.iter_curry_mut() {
+        *value = value.flatten_clone();
     }
 }
 
@@ -224,11 +258,31 @@ fn publish(on: &mut OnRun, config: &Config, topic: &str, payload: &Dynamic, opti
     if on.actions.publish.len().saturating_sub(on.published_before) >= config.published_max {
         return Err(Stop::Published.error());
     }
+    check_free(topic)?;
     let draft = draft(topic, payload, options, None)?;
     count_output(&mut on.output_bytes, draft_bytes(&draft), config)?;
     on.actions.publish.push((Arc::clone(&on.rule.name), draft));
     Ok(())
 }
+
+/// Topics that begin with `$` are the broker's own: a rule that published there could forge its figures, and
+/// clients that read them trust them.
+fn check_free(topic: &str) -> Said<()> {
+    if topic.starts_with('$') {
+        return Err(
+            format!("{topic:?} is no topic for rules: those that begin with '$' are the broker's").into()
+        );
+    }
+    Ok(())
+}
+
+/// A transform may leave a message where it is.
+fn check_free_for(run: &TransformRun, topic: &str) -> Said<()> {
+    if *run.message.topic == *topic { Ok(()) } else { check_free(topic) }
+}
+
+/// What a record takes besides its fields.
+const RECORD_BYTES: usize = 64;
 
 fn hand_to_sink(on: &mut OnRun, config: &Config, sink: &str, fields: &Dynamic) -> Said<()> {
     if on.actions.records.len().saturating_sub(on.records_before) >= config.records_max {
@@ -238,8 +292,8 @@ fn hand_to_sink(on: &mut OnRun, config: &Config, sink: &str, fields: &Dynamic) -
         return Err("the sink's name is empty".into());
     }
     let fields = record_fields(fields)?;
-    let bytes = fields.iter().map(|(key, value)| key.len() + value_bytes(value)).sum();
-    count_output(&mut on.output_bytes, bytes, config)?;
+    let bytes: usize = fields.iter().map(|(key, value)| key.len() + value_bytes(value)).sum();
+    count_output(&mut on.output_bytes, RECORD_BYTES + sink.len() + bytes, config)?;
     on.actions.records.push(Record {
         sink: Arc::from(sink),
         fields,
@@ -265,7 +319,7 @@ fn register_answers(engine: &mut Engine, config: &Arc<Config>) {
         },
     );
     engine.register_fn("drop", |context: NativeCallContext<'_>, reason: ImmutableString| {
-        in_transform(&context, |_| Ok(Answer::Drop(reason.to_string())))
+        in_transform(&context, |_| Ok(Answer::Drop(fault_text(reason.to_string()))))
     });
     let limits = Arc::clone(config);
     engine.register_fn("several", move |context: NativeCallContext<'_>, messages: rhai::Array| {
@@ -280,6 +334,7 @@ fn replace(
     payload: &Dynamic,
     options: &Map,
 ) -> Said<Answer> {
+    check_free_for(run, topic)?;
     let draft = draft(topic, payload, options, Some(&run.message))?;
     count_output(&mut run.output_bytes, draft_bytes(&draft), config)?;
     Ok(Answer::Replace(draft))
@@ -294,7 +349,7 @@ fn several(run: &mut TransformRun, config: &Config, messages: &[Dynamic]) -> Sai
     }
     let mut drafts = Vec::with_capacity(messages.len());
     for (index, message) in messages.iter().enumerate() {
-        let draft = part(run, message).map_err(|error| format!("message {index} of several(): {error}"))?;
+        let draft = within(&format!("message {index} of several()"), part(run, message))?;
         count_output(&mut run.output_bytes, draft_bytes(&draft), config)?;
         drafts.push(draft);
     }
@@ -309,7 +364,10 @@ fn part(run: &TransformRun, message: &Dynamic) -> Said<weirmq_core::hook::Draft>
     let mut options = map.clone();
     let topic = options.remove("topic").and_then(|topic| topic.into_immutable_string().ok());
     match (topic, options.remove("payload")) {
-        (Some(topic), Some(payload)) => draft(&topic, &payload, &options, Some(&run.message)),
+        (Some(topic), Some(payload)) => {
+            check_free_for(run, &topic)?;
+            draft(&topic, &payload, &options, Some(&run.message))
+        }
         (None, _) => Err("its topic is missing, or no text".into()),
         (_, None) => Err("its payload is missing".into()),
     }
@@ -361,7 +419,10 @@ const LOG_LINE_BYTES_MAX: usize = 4_096;
 
 fn register_logging(engine: &mut Engine, config: &Arc<Config>) {
     let limits = Arc::clone(config);
-    engine.register_fn("log", move |text: ImmutableString| log(&limits, Level::Info, &text));
+    engine.register_fn("log", move |value: Dynamic| match value.read_lock::<ImmutableString>() {
+        Some(text) => log(&limits, Level::Info, &text),
+        None => log(&limits, Level::Info, &shown(&value)),
+    });
     let limits = Arc::clone(config);
     engine.on_print(move |text| log(&limits, Level::Info, text));
     let limits = Arc::clone(config);
@@ -374,18 +435,25 @@ enum Level {
     Debug,
 }
 
+/// How many lines the top level of a file, or a test, may log.
+const UNNAMED_LINES_MAX: u32 = 100;
+
 /// Logs `text` in the name of the rule that is running. What a file says while it is loaded, and a test,
 /// is logged without.
 fn log(config: &Config, level: Level, text: &str) {
     let speaker = with_frame(|frame| match frame {
-        Frame::On(on) => Some((Arc::clone(&on.rule), on.now)),
-        Frame::Transform(run) => Some((Arc::clone(&run.rule), run.now)),
-        Frame::Load(_) | Frame::Test { .. } => None,
-    })
-    .flatten();
+        Frame::On(on) => Ok((Arc::clone(&on.rule), on.now)),
+        Frame::Transform(run) => Ok((Arc::clone(&run.rule), run.now)),
+        Frame::Load { lines, .. } | Frame::Test { lines, .. } => {
+            *lines = lines.saturating_add(1);
+            Err(*lines)
+        }
+    });
     let text = cut(text);
-    let Some((rule, now)) = speaker else {
-        return emit(level, None, 0, text);
+    let (rule, now) = match speaker {
+        Some(Ok(speaker)) => speaker,
+        Some(Err(lines)) if lines > UNNAMED_LINES_MAX => return,
+        Some(Err(_)) | None => return emit(level, None, 0, text),
     };
     if let Logged::Yes { suppressed } = rule.may_log(now.unix_ms, config.log_lines_per_second_max) {
         emit(level, Some(&rule), suppressed, text);
@@ -408,14 +476,48 @@ fn cut(text: &str) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
+/// Functions of the language's own packages that could stall a worker or fill its memory in one call, within
+/// bounds.
+fn register_bounded(engine: &mut Engine, config: &Arc<Config>) {
+    fn sleepless() -> Said<()> {
+        Err("a rule does not sleep: it would hold up the messages of everybody".into())
+    }
+    engine.register_fn("sleep", |_: INT| sleepless()).register_fn("sleep", |_: f64| sleepless());
+    engine.register_fn("parse_json", |text: ImmutableString| parse_json(&text));
+    let limits = Arc::clone(config);
+    engine.register_fn(
+        "replace",
+        move |text: &mut ImmutableString, find: ImmutableString, by: ImmutableString| {
+            replace_text(&limits, text, &find, &by)
+        },
+    );
+    let limits = Arc::clone(config);
+    engine.register_fn("replace", move |text: &mut ImmutableString, find: char, by: ImmutableString| {
+        replace_text(&limits, text, find.encode_utf8(&mut [0; 4]), &by)
+    });
+    let limits = Arc::clone(config);
+    engine.register_fn("replace", move |text: &mut ImmutableString, find: ImmutableString, by: char| {
+        replace_text(&limits, text, &find, by.encode_utf8(&mut [0; 4]))
+    });
+}
+
+fn replace_text(config: &Config, text: &mut ImmutableString, find: &str, by: &str) -> Said<()> {
+    charge(text.len())?;
+    let found = text.matches(find).count();
+    let grown = found.saturating_mul(by.len()).saturating_add(text.len());
+    if grown.saturating_sub(found.saturating_mul(find.len())) > config.string_bytes_max {
+        let what = "Length of string".to_owned();
+        return Err(rhai::EvalAltResult::ErrorDataTooLarge(what, Position::NONE).into());
+    }
+    *text = text.replace(find, by).into();
+    Ok(())
+}
+
 fn register_tests(engine: &mut Engine) {
     engine
-        .register_fn(
-            "deliver",
-            |context: NativeCallContext<'_>, topic: ImmutableString, payload: Dynamic| {
-                deliver(context.fn_name(), &topic, &payload, &Map::new())
-            },
-        )
+        .register_fn("deliver", |context: NativeCallContext<'_>, topic: ImmutableString, payload: Dynamic| {
+            deliver(context.fn_name(), &topic, &payload, &Map::new())
+        })
         .register_fn(
             "deliver",
             |context: NativeCallContext<'_>, topic: ImmutableString, payload: Dynamic, options: Map| {
