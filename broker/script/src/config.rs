@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::WORKER_STACK_BYTES;
+use crate::run::stack_bytes;
+
 /// The rules folder and the budgets of rules.
 ///
 /// A budget that is reached ends the run that reached it, never another one: the run fails with the
@@ -85,6 +88,14 @@ impl Config {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
+    }
+
+    /// The stack that a thread which runs rules should have under these limits, in bytes: at least
+    /// [`WORKER_STACK_BYTES`], more where arrays and maps may be larger.
+    #[must_use]
+    pub fn worker_stack_bytes(&self) -> usize {
+        const OF_THE_CALLER: usize = 8 * 1024 * 1024;
+        stack_bytes(self).saturating_add(OF_THE_CALLER).max(WORKER_STACK_BYTES)
     }
 
     /// What is wrong with the numbers, if anything is: a limit of 0 would stop every rule.

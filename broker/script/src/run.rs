@@ -155,7 +155,7 @@ const STACK_BYTES_MIN: usize = 4 * 1024 * 1024;
 const STACK_BYTES_PER_LEVEL: usize = 2_560;
 
 /// How much stack a run under `config` needs.
-fn stack_bytes(config: &Config) -> usize {
+pub(crate) fn stack_bytes(config: &Config) -> usize {
     let levels = config.array_items_max.saturating_add(config.map_entries_max);
     levels.saturating_mul(STACK_BYTES_PER_LEVEL).saturating_add(STACK_BYTES_MIN)
 }

@@ -257,6 +257,14 @@ fn a_test_is_bounded_too() {
 }
 
 #[test]
+fn workers_have_the_stack_that_a_run_asks_for() {
+    let default = Config::default();
+    assert_eq!(default.worker_stack_bytes(), weirmq_script::WORKER_STACK_BYTES);
+    let more = Config { array_items_max: 50_000, ..Config::default() };
+    assert!(more.worker_stack_bytes() > default.worker_stack_bytes());
+}
+
+#[test]
 fn limits_that_make_no_sense_are_refused() {
     let folder = Folder::with(&[]);
     let refused = |config: Config| match Engine::load(config) {
