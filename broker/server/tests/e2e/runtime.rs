@@ -1,9 +1,12 @@
 //! What changes while the broker runs, and who notices: nobody whom it does not concern.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Place, Webhook, eventually, guest};
+use crate::support::{Broker, Place, Webhook, eventually, guest};
 
 const DASHBOARD: [&str; 4] = ["-u", "dashboard", "-P", "gauge-lens-4"];
 
@@ -63,36 +66,55 @@ fn a_plugin_is_replaced_by_file_and_by_command_without_dropping_a_connection_or_
     let place = Place::quickstart(Webhook::start().address);
     let broker = place.start();
     let watched = broker.mosquitto_sub(&[&DASHBOARD[..], &["-q", "1", "-t", "factory/#"]].concat());
-    let numbers: String = (0..400).map(|number| format!("{{\"celsius\": {number}}}\n")).collect();
-    let publisher = std::thread::scope(|scope| {
-        let publishing = scope.spawn(|| {
-            use std::io::Write;
-            let mut process = std::process::Command::new("mosquitto_pub")
-                .args(["-h", "127.0.0.1", "-p", &broker.port(), "-u", "press-1", "-P", "forge-anvil-7"])
-                .args(["-q", "1", "-l", "-t", "factory/a/press-1/temperature"])
-                .stdin(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            process.stdin.take().unwrap().write_all(numbers.as_bytes()).unwrap();
-            process.wait().unwrap()
-        });
+    let swapped = AtomicBool::new(false);
+    let published = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| publish_until(&broker, &swapped));
+        // Messages flow before, between and after the two swaps.
+        watched.wait_for(50);
         let output = place.command(&["plugin", "reload", "login"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        broker.log.wait_for(&["another version of the plugin serves", "login"]);
+        let between = watched.messages().len();
+        watched.wait_for(between + 50);
         // Another content: a custom section changes nothing but the bytes.
         let mut bytes = fs::read(guest("login")).unwrap();
         bytes.extend_from_slice(b"\x00\x05\x04more");
         place.replace("login.wasm", &bytes);
-        broker.log.wait_for(&["login", "replaced"]);
+        broker.log.wait_for_count(&["another version of the plugin serves", "login"], 2);
+        let after = watched.messages().len();
+        watched.wait_for(after + 50);
+        swapped.store(true, Ordering::Relaxed);
         publishing.join().unwrap()
     });
-    assert!(publisher.success());
-    assert_eq!(watched.wait_for(400).len(), 400);
-    let broken_before = place.command(&["plugin", "list"]).stdout;
+    let got = watched.wait_for(published);
+    let expected: Vec<String> = (0..published).map(|number| format!("{{\"celsius\": {number}}}")).collect();
+    assert_eq!(got, expected, "every message once, in order");
     place.replace("login.wasm", b"this is no component");
     broker.log.wait_for(&["ERROR", "login"]);
     let output = place.command(&["plugin", "reload", "login"]);
     assert!(!output.status.success(), "a broken file is told");
     broker.publish(&as_strs(&reading("7")));
-    assert_eq!(watched.wait_for(401).len(), 401, "the old version serves on");
-    let _ = broken_before;
+    assert_eq!(watched.wait_for(published + 1).len(), published + 1, "the old version serves on");
+    assert!(!broker.log.all().iter().any(|line| line.contains("press-1") && line.contains("refused")));
+}
+
+/// Publishes a reading after the other over one connection until `done`; answers how many.
+fn publish_until(broker: &Broker, done: &AtomicBool) -> usize {
+    let mut process = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &broker.port(), "-u", "press-1", "-P", "forge-anvil-7"])
+        .args(["-q", "1", "-l", "-t", "factory/a/press-1/temperature"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = process.stdin.take().unwrap();
+    let mut published = 0;
+    while !done.load(Ordering::Relaxed) {
+        writeln!(lines, "{{\"celsius\": {published}}}").unwrap();
+        published += 1;
+        // Some thousand a second are enough to be under way at any moment.
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+    drop(lines);
+    assert!(process.wait().unwrap().success());
+    published
 }
