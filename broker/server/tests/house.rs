@@ -52,15 +52,27 @@ fn dependencies_point_only_the_way_that_the_design_allows() {
 
 #[test]
 fn what_has_no_io_knows_nothing_that_has() {
-    let with_io =
-        ["tokio", "mio", "socket2", "reqwest", "rusqlite", "wasmtime", "rhai", "notify", "libloading", "serde_json"];
+    let with_io = [
+        "tokio",
+        "mio",
+        "socket2",
+        "reqwest",
+        "rusqlite",
+        "wasmtime",
+        "rhai",
+        "notify",
+        "libloading",
+        "serde_json",
+    ];
     for name in ["wire", "core"] {
         let known = dependencies(name);
         for forbidden in with_io {
             assert!(!known.contains(forbidden), "{name} knows {forbidden}");
         }
         for (path, text) in sources(name) {
-            for forbidden in ["std::fs", "std::net::Tcp", "SystemTime::now", "Instant::now", "std::thread", "std::process"] {
+            for forbidden in
+                ["std::fs", "std::net::Tcp", "SystemTime::now", "Instant::now", "std::thread", "std::process"]
+            {
                 assert!(!text.contains(forbidden), "{} has {forbidden}", path.display());
             }
         }
@@ -132,7 +144,14 @@ fn every_hook_point_is_served_by_somebody_and_written_down() {
 
 #[test]
 fn the_documents_name_files_that_exist() {
-    for document in ["README.md", "broker/ARCHITECTURE.md", "plugins/README.md", "plugin-api/README.md", "rules/README.md", "examples/quickstart/README.md"] {
+    for document in [
+        "README.md",
+        "broker/ARCHITECTURE.md",
+        "plugins/README.md",
+        "plugin-api/README.md",
+        "rules/README.md",
+        "examples/quickstart/README.md",
+    ] {
         let path = root().join(document);
         let text = fs::read_to_string(&path).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -140,7 +159,10 @@ fn the_documents_name_files_that_exist() {
             if file.is_empty() || file.contains("://") {
                 continue;
             }
-            assert!(path.parent().unwrap().join(file).exists(), "{document} links to {file}, which is not there");
+            assert!(
+                path.parent().unwrap().join(file).exists(),
+                "{document} links to {file}, which is not there"
+            );
         }
     }
 }

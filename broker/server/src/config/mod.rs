@@ -303,7 +303,10 @@ mod reference {
     #[test]
     fn the_reference_names_every_limit_with_its_default() {
         for (key, value) in LimitsTable::default().numbers() {
-            assert!(REFERENCE.contains(&format!("\n{key} = {value}\n")), "{key} = {value} is not in CONFIG.md");
+            assert!(
+                REFERENCE.contains(&format!("\n{key} = {value}\n")),
+                "{key} = {value} is not in CONFIG.md"
+            );
         }
     }
 
@@ -311,7 +314,8 @@ mod reference {
     fn what_the_reference_calls_a_default_is_one() {
         let file = Path::new("weirmq.toml");
         let written = Config::parse(&reference(), file).unwrap_or_else(|error| panic!("{error}"));
-        let default = Config::parse("[auth]\nallow_anonymous = true", file).unwrap_or_else(|error| panic!("{error}"));
+        let default =
+            Config::parse("[auth]\nallow_anonymous = true", file).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(written.limits, default.limits);
         assert_eq!(written.capabilities, default.capabilities);
         assert_eq!(format!("{:?}", written.log), format!("{:?}", default.log));

@@ -1,8 +1,8 @@
 //! What goes wrong costs whoever did it, and nobody else.
 
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use serde_json::json;
 
 use crate::support::{PATIENCE, Place, Webhook, eventually, guest};
 
@@ -21,14 +21,26 @@ fn a_locked_database_and_a_dead_webhook_hold_nobody_up_and_lose_nothing() {
     let alerts = broker.mosquitto_sub(&[&DASHBOARD[..], &["-t", "alerts/#"]].concat());
     for celsius in 101..=120 {
         let payload = json!({ "celsius": celsius }).to_string();
-        broker.publish(&["-u", "press-1", "-P", "forge-anvil-7", "-q", "1", "-t", "factory/a/press-1/temperature", "-m", &payload]);
+        broker.publish(&[
+            "-u",
+            "press-1",
+            "-P",
+            "forge-anvil-7",
+            "-q",
+            "1",
+            "-t",
+            "factory/a/press-1/temperature",
+            "-m",
+            &payload,
+        ]);
     }
     assert_eq!(alerts.wait_for(20).len(), 20, "clients notice nothing");
     broker.log.wait_for(&["history"]);
     broker.log.wait_for(&["alert_webhook"]);
     lock.execute_batch("ROLLBACK").unwrap();
     let rows = eventually("all rows", || {
-        Some(place.rows("SELECT CAST(celsius AS INTEGER) FROM history ORDER BY rowid")).filter(|rows| rows.len() == 20)
+        Some(place.rows("SELECT CAST(celsius AS INTEGER) FROM history ORDER BY rowid"))
+            .filter(|rows| rows.len() == 20)
     });
     let expected: Vec<Vec<String>> = (101..=120).map(|celsius| vec![celsius.to_string()]).collect();
     assert_eq!(rows, expected, "in order");
@@ -45,7 +57,18 @@ fn a_rule_that_loops_or_throws_fails_alone() {
     place.write("rules/b-throw.rhai", "on(\"thrower\", \"factory/#\", |msg| { throw \"no\"; });");
     let broker = place.start();
     let alerts = broker.mosquitto_sub(&[&DASHBOARD[..], &["-t", "alerts/#"]].concat());
-    broker.publish(&["-u", "press-1", "-P", "forge-anvil-7", "-q", "1", "-t", "factory/a/press-1/temperature", "-m", r#"{"celsius": 91}"#]);
+    broker.publish(&[
+        "-u",
+        "press-1",
+        "-P",
+        "forge-anvil-7",
+        "-q",
+        "1",
+        "-t",
+        "factory/a/press-1/temperature",
+        "-m",
+        r#"{"celsius": 91}"#,
+    ]);
     alerts.wait_for(1);
     broker.log.wait_for(&["endless", "rule failed"]);
     broker.log.wait_for(&["thrower", "rule failed"]);
@@ -117,7 +140,13 @@ fn a_malformed_packet_closes_its_own_connection_only() {
         Some(tempfile::tempdir().unwrap().path()),
     );
     let bystander = broker.mosquitto_sub(&["-t", "t"]);
-    for bad in [&b"\x10\x00"[..], b"\xff\xff\xff\xff\xff", b"\x00", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00"] {
+    for bad in [
+        &b"\x10\x00"[..],
+        b"\xff\xff\xff\xff\xff",
+        b"\x00",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+    ] {
         let mut socket = socket(broker.address);
         socket.write_all(bad).unwrap();
         let mut answer = Vec::new();

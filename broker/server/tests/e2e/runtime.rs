@@ -27,7 +27,9 @@ fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_remove
     let broker = place.start();
     let watched = broker.mosquitto_sub(&[&DASHBOARD[..], &["-q", "1", "-t", "alerts/#", "-v"]].concat());
     let rule = |topic: &str| {
-        format!("on(\"extra\", \"factory/+/+/temperature\", |msg| {{ publish(\"alerts/{topic}\", msg.json.celsius.to_string()); }});")
+        format!(
+            "on(\"extra\", \"factory/+/+/temperature\", |msg| {{ publish(\"alerts/{topic}\", msg.json.celsius.to_string()); }});"
+        )
     };
     // The time until a message meets the rule is what counts: publish until one does.
     let until = |topic: &str| {
@@ -43,12 +45,18 @@ fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_remove
     assert!(took < Duration::from_secs(10), "{took:?} on a machine however busy");
     place.replace("rules/extra.rhai", rule("second").as_bytes());
     until("second");
-    place.write("rules/extra.rhai", "on(\"extra\", \"factory/#\", |msg| {\n    publish(\"alerts/third\" msg);\n});");
+    place.write(
+        "rules/extra.rhai",
+        "on(\"extra\", \"factory/#\", |msg| {\n    publish(\"alerts/third\" msg);\n});",
+    );
     let line = broker.log.wait_for(&["extra.rhai:2:"]);
     assert!(line.contains("ERROR") && line.to_lowercase().contains("expecting"), "{line}");
     let before = watched.messages().len();
     broker.publish(&as_strs(&reading("1")));
-    assert!(watched.wait_for(before + 1).last().unwrap().starts_with("alerts/second "), "the old one is live");
+    assert!(
+        watched.wait_for(before + 1).last().unwrap().starts_with("alerts/second "),
+        "the old one is live"
+    );
     fs::remove_file(place.path("rules/extra.rhai")).unwrap();
     eventually("the rule is gone", || {
         let listed = place.command(&["rules", "list"]);

@@ -22,8 +22,8 @@ pub(crate) fn repository() -> PathBuf {
 
 /// The built component `name`.
 pub(crate) fn guest(name: &str) -> PathBuf {
-    let folder = std::env::var_os("WEIRMQ_GUESTS")
-        .map_or_else(|| repository().join("target/guests"), PathBuf::from);
+    let folder =
+        std::env::var_os("WEIRMQ_GUESTS").map_or_else(|| repository().join("target/guests"), PathBuf::from);
     let file = folder.join(format!("{name}.wasm"));
     assert!(file.is_file(), "'{}' is not there: run `cargo xtask test`", file.display());
     file
@@ -73,7 +73,8 @@ impl Lines {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.0.0.lock().unwrap();
         loop {
-            let found = lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).nth(count - 1);
+            let found =
+                lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).nth(count - 1);
             if let Some(line) = found {
                 return line.clone();
             }
@@ -148,7 +149,9 @@ impl Place {
 
     /// The rows of `sql` as text, from the quickstart's history.
     pub(crate) fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let Ok(database) = rusqlite::Connection::open(self.path("data/history.db")) else { return Vec::new() };
+        let Ok(database) = rusqlite::Connection::open(self.path("data/history.db")) else {
+            return Vec::new();
+        };
         let Ok(mut statement) = database.prepare(sql) else { return Vec::new() };
         let columns = statement.column_count();
         let rows = statement.query_map([], |row| {
@@ -238,7 +241,11 @@ impl Broker {
 
     /// `mosquitto_pub` with these arguments; answers what it said.
     pub(crate) fn mosquitto_pub(&self, arguments: &[&str]) -> Output {
-        Command::new("mosquitto_pub").args(["-h", "127.0.0.1", "-p", &self.port()]).args(arguments).output().unwrap()
+        Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &self.port()])
+            .args(arguments)
+            .output()
+            .unwrap()
     }
 
     /// Publishes, which must succeed.
@@ -282,7 +289,11 @@ impl Subscriber {
     /// What it printed of messages: not the lines about the protocol, which `-d` adds.
     pub(crate) fn messages(&self) -> Vec<String> {
         let chatter = ["Client ", "Subscribed (mid:"];
-        self.out.all().into_iter().filter(|line| !chatter.iter().any(|start| line.starts_with(start))).collect()
+        self.out
+            .all()
+            .into_iter()
+            .filter(|line| !chatter.iter().any(|start| line.starts_with(start)))
+            .collect()
     }
 
     /// Waits for so many messages.
@@ -334,7 +345,8 @@ impl Webhook {
     pub(crate) fn wait_for(&self, count: usize) -> Vec<serde_json::Value> {
         let (answers, changed) = &*self.state;
         let answers = answers.lock().unwrap();
-        let (answers, late) = changed.wait_timeout_while(answers, PATIENCE, |a| a.bodies.len() < count).unwrap();
+        let (answers, late) =
+            changed.wait_timeout_while(answers, PATIENCE, |a| a.bodies.len() < count).unwrap();
         assert!(!late.timed_out(), "only {:?} came", answers.bodies);
         answers.bodies.clone()
     }
@@ -348,10 +360,10 @@ fn answer(mut stream: &TcpStream, state: &(Mutex<Answers>, Condvar)) -> Option<(
         if reader.read_line(&mut line).ok()? == 0 {
             return None;
         }
-        if let Some((name, value)) = line.split_once(':') {
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().ok()?;
-            }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().ok()?;
         }
         if line == "\r\n" {
             break;

@@ -72,7 +72,8 @@ fn packets_sent_before_connack_are_handled_in_order_after_it() {
 #[test]
 fn a_peer_that_does_not_log_in_is_closed_and_one_that_reads_nothing_holds_nobody_up() {
     let (broker, _folder) = bare();
-    let mut deaf = open(&broker, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01d\x82\x06\x00\x01\x00\x01a\x00");
+    let mut deaf =
+        open(&broker, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01d\x82\x06\x00\x01\x00\x01a\x00");
     packet(&mut deaf);
     packet(&mut deaf);
     let ears = broker.mosquitto_sub(&["-t", "a", "-F", "%l"]);
