@@ -6,15 +6,9 @@ use crate::support::Broker;
 
 const TOPIC: &str = "センサー/温度/リビングルーム";
 
-fn bare() -> (Broker, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let arguments = ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
-    (Broker::start(arguments, Some(folder.path())), folder)
-}
-
 #[test]
 fn mosquitto_talks_to_it_in_both_versions_at_every_qos() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     for version in ["mqttv311", "mqttv5"] {
         for qos in ["0", "1", "2"] {
             let subscriber =
@@ -27,7 +21,7 @@ fn mosquitto_talks_to_it_in_both_versions_at_every_qos() {
 
 #[test]
 fn a_persistent_session_keeps_what_comes_while_its_client_is_away() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let away = ["-i", "keeper", "-c", "-q", "1", "-t", "kept/#"];
     drop(broker.mosquitto_sub(&away));
     for number in 0..10 {
@@ -40,7 +34,7 @@ fn a_persistent_session_keeps_what_comes_while_its_client_is_away() {
 
 #[test]
 fn paho_talks_to_it_in_both_versions_at_every_qos() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let python = std::env::var_os("WEIRMQ_PYTHON")
         .expect("WEIRMQ_PYTHON names a Python with paho-mqtt: run `cargo xtask test`");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/paho_story.py");
@@ -55,7 +49,7 @@ fn paho_talks_to_it_in_both_versions_at_every_qos() {
 
 #[test]
 fn rumqttc_talks_to_it_in_both_versions() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let both = async {

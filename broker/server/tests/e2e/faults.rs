@@ -4,35 +4,18 @@ use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use crate::support::{PATIENCE, Place, Webhook, eventually, guest};
-
-const DASHBOARD: [&str; 4] = ["-u", "dashboard", "-P", "gauge-lens-4"];
+use crate::support::{Broker, DASHBOARD, PATIENCE, Place, Webhook, eventually, guest, vacant_address, with};
 
 #[test]
 fn a_locked_database_and_a_dead_webhook_hold_nobody_up_and_lose_nothing() {
-    // A port that nobody listens on yet.
-    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let address = vacant_address();
     let place = Place::quickstart(address);
     let broker = place.start();
     let lock = rusqlite::Connection::open(place.path("data/history.db")).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let alerts = broker.mosquitto_sub(&[&DASHBOARD[..], &["-t", "alerts/#"]].concat());
+    let alerts = broker.mosquitto_sub(&with(DASHBOARD, &["-t", "alerts/#"]));
     for celsius in 101..=120 {
-        let payload = json!({ "celsius": celsius }).to_string();
-        broker.publish(&[
-            "-u",
-            "press-1",
-            "-P",
-            "forge-anvil-7",
-            "-q",
-            "1",
-            "-t",
-            "factory/a/press-1/temperature",
-            "-m",
-            &payload,
-        ]);
+        broker.reading(&celsius.to_string());
     }
     assert_eq!(alerts.wait_for(20).len(), 20, "clients notice nothing");
     broker.log.wait_for(&["history"]);
@@ -56,19 +39,8 @@ fn a_rule_that_loops_or_throws_fails_alone() {
     place.write("rules/a-loop.rhai", "on(\"endless\", \"factory/#\", |msg| { loop { } });");
     place.write("rules/b-throw.rhai", "on(\"thrower\", \"factory/#\", |msg| { throw \"no\"; });");
     let broker = place.start();
-    let alerts = broker.mosquitto_sub(&[&DASHBOARD[..], &["-t", "alerts/#"]].concat());
-    broker.publish(&[
-        "-u",
-        "press-1",
-        "-P",
-        "forge-anvil-7",
-        "-q",
-        "1",
-        "-t",
-        "factory/a/press-1/temperature",
-        "-m",
-        r#"{"celsius": 91}"#,
-    ]);
+    let alerts = broker.mosquitto_sub(&with(DASHBOARD, &["-t", "alerts/#"]));
+    broker.reading("91");
     alerts.wait_for(1);
     broker.log.wait_for(&["endless", "rule failed"]);
     broker.log.wait_for(&["thrower", "rule failed"]);
@@ -135,10 +107,7 @@ failures = 1000
 
 #[test]
 fn a_malformed_packet_closes_its_own_connection_only() {
-    let broker = crate::support::Broker::start(
-        ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"],
-        Some(tempfile::tempdir().unwrap().path()),
-    );
+    let (broker, _folder) = Broker::bare();
     let bystander = broker.mosquitto_sub(&["-t", "t"]);
     for bad in [
         &b"\x10\x00"[..],

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::support::{Broker, PATIENCE, Place, Webhook, binary};
+use crate::support::{BARE, Broker, PATIENCE, Place, Webhook, binary, vacant_address};
 
 #[test]
 fn sigterm_tells_the_clients_drains_and_exits_with_0() {
@@ -36,23 +36,10 @@ fn sigterm_tells_the_clients_drains_and_exits_with_0() {
 
 #[test]
 fn what_the_sinks_have_not_written_at_the_end_is_written_after_the_next_start() {
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let address = vacant_address();
     let place = Place::quickstart(address);
     let broker = place.start();
-    broker.publish(&[
-        "-u",
-        "press-1",
-        "-P",
-        "forge-anvil-7",
-        "-q",
-        "1",
-        "-t",
-        "factory/a/press-1/temperature",
-        "-m",
-        r#"{"celsius": 95}"#,
-    ]);
+    broker.reading("95");
     broker.signal("TERM");
     assert_eq!(broker.ended().code(), Some(0));
     let webhook = Webhook::on(std::net::TcpListener::bind(address).unwrap());
@@ -104,10 +91,8 @@ fn nobody_can_log_in_is_not_a_broker_and_an_open_door_to_the_network_is_refused(
 
 #[test]
 fn a_second_broker_on_the_same_data_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let arguments = ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
-    let _first = Broker::start(arguments, Some(folder.path()));
-    let second = binary().args(arguments).arg(folder.path()).output().unwrap();
+    let (_first, folder) = Broker::bare();
+    let second = binary().args(BARE).arg(folder.path()).output().unwrap();
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(text.contains(&folder.path().display().to_string()), "{text}");

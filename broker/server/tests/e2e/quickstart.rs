@@ -2,15 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Place, Webhook, eventually};
-
-const PRESS: [&str; 4] = ["-u", "press-1", "-P", "forge-anvil-7"];
-const OVEN: [&str; 4] = ["-u", "oven-1", "-P", "copper-flame-2"];
-const DASHBOARD: [&str; 4] = ["-u", "dashboard", "-P", "gauge-lens-4"];
-
-fn with<'a>(login: [&'a str; 4], more: &[&'a str]) -> Vec<&'a str> {
-    login.into_iter().chain(more.iter().copied()).collect()
-}
+use crate::support::{DASHBOARD, OVEN, PRESS, Place, Webhook, eventually, with};
 
 #[test]
 fn a_reading_becomes_a_row_and_a_hot_one_an_alert_and_a_webhook_call() {

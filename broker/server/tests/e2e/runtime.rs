@@ -6,26 +6,13 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Broker, Place, Webhook, eventually, guest};
-
-const DASHBOARD: [&str; 4] = ["-u", "dashboard", "-P", "gauge-lens-4"];
-
-fn reading(celsius: &str) -> Vec<String> {
-    let payload = format!("{{\"celsius\": {celsius}}}");
-    ["-u", "press-1", "-P", "forge-anvil-7", "-q", "1", "-t", "factory/a/press-1/temperature", "-m", &payload]
-        .map(str::to_owned)
-        .to_vec()
-}
-
-fn as_strs(owned: &[String]) -> Vec<&str> {
-    owned.iter().map(String::as_str).collect()
-}
+use crate::support::{Broker, DASHBOARD, PRESS, Place, Webhook, eventually, guest, with};
 
 #[test]
 fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_removed_one_is_gone() {
     let place = Place::quickstart(Webhook::start().address);
     let broker = place.start();
-    let watched = broker.mosquitto_sub(&[&DASHBOARD[..], &["-q", "1", "-t", "alerts/#", "-v"]].concat());
+    let watched = broker.mosquitto_sub(&with(DASHBOARD, &["-q", "1", "-t", "alerts/#", "-v"]));
     let rule = |topic: &str| {
         format!(
             "on(\"extra\", \"factory/+/+/temperature\", |msg| {{ publish(\"alerts/{topic}\", msg.json.celsius.to_string()); }});"
@@ -35,7 +22,7 @@ fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_remove
     let until = |topic: &str| {
         let saved = Instant::now();
         eventually(topic, || {
-            broker.publish(&as_strs(&reading("1")));
+            broker.reading("1");
             watched.messages().iter().any(|line| line.starts_with(&format!("alerts/{topic} "))).then_some(())
         });
         saved.elapsed()
@@ -52,7 +39,7 @@ fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_remove
     let line = broker.log.wait_for(&["extra.rhai:2:"]);
     assert!(line.contains("ERROR") && line.to_lowercase().contains("expecting"), "{line}");
     let before = watched.messages().len();
-    broker.publish(&as_strs(&reading("1")));
+    broker.reading("1");
     assert!(
         watched.wait_for(before + 1).last().unwrap().starts_with("alerts/second "),
         "the old one is live"
@@ -63,7 +50,7 @@ fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_remove
         (!String::from_utf8_lossy(&listed.stdout).contains("extra")).then_some(())
     });
     let before = watched.messages().len();
-    broker.publish(&as_strs(&reading("99")));
+    broker.reading("99");
     let after = watched.wait_for(before + 1);
     assert_eq!(after.len(), before + 1);
     assert!(after.last().unwrap().starts_with("alerts/a/press-1 "), "{after:?}");
@@ -73,7 +60,7 @@ fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_remove
 fn a_plugin_is_replaced_by_file_and_by_command_without_dropping_a_connection_or_a_message() {
     let place = Place::quickstart(Webhook::start().address);
     let broker = place.start();
-    let watched = broker.mosquitto_sub(&[&DASHBOARD[..], &["-q", "1", "-t", "factory/#"]].concat());
+    let watched = broker.mosquitto_sub(&with(DASHBOARD, &["-q", "1", "-t", "factory/#"]));
     let swapped = AtomicBool::new(false);
     let published = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| publish_until(&broker, &swapped));
@@ -101,7 +88,7 @@ fn a_plugin_is_replaced_by_file_and_by_command_without_dropping_a_connection_or_
     broker.log.wait_for(&["ERROR", "login"]);
     let output = place.command(&["plugin", "reload", "login"]);
     assert!(!output.status.success(), "a broken file is told");
-    broker.publish(&as_strs(&reading("7")));
+    broker.reading("7");
     assert_eq!(watched.wait_for(published + 1).len(), published + 1, "the old version serves on");
     assert!(!broker.log.all().iter().any(|line| line.contains("press-1") && line.contains("refused")));
 }
@@ -109,7 +96,8 @@ fn a_plugin_is_replaced_by_file_and_by_command_without_dropping_a_connection_or_
 /// Publishes a reading after the other over one connection until `done`; answers how many.
 fn publish_until(broker: &Broker, done: &AtomicBool) -> usize {
     let mut process = Command::new("mosquitto_pub")
-        .args(["-h", "127.0.0.1", "-p", &broker.port(), "-u", "press-1", "-P", "forge-anvil-7"])
+        .args(["-h", "127.0.0.1", "-p", &broker.port()])
+        .args(PRESS)
         .args(["-q", "1", "-l", "-t", "factory/a/press-1/temperature"])
         .stdin(Stdio::piped())
         .spawn()

@@ -16,6 +16,21 @@ use tempfile::TempDir;
 /// where all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The quickstart's users, as options of the mosquitto clients.
+pub(crate) const PRESS: [&str; 4] = ["-u", "press-1", "-P", "forge-anvil-7"];
+pub(crate) const OVEN: [&str; 4] = ["-u", "oven-1", "-P", "copper-flame-2"];
+pub(crate) const DASHBOARD: [&str; 4] = ["-u", "dashboard", "-P", "gauge-lens-4"];
+
+/// `login` and `more` options.
+pub(crate) fn with<'a>(login: [&'a str; 4], more: &[&'a str]) -> Vec<&'a str> {
+    login.into_iter().chain(more.iter().copied()).collect()
+}
+
+/// An address of this machine that nobody listens at yet.
+pub(crate) fn vacant_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -177,6 +192,9 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// The options of a broker without a configuration; the data folder comes last.
+pub(crate) const BARE: [&str; 5] = ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
+
 /// A broker process; ended with the value.
 pub(crate) struct Broker {
     process: Child,
@@ -186,6 +204,18 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
+    /// A broker without a configuration that lets everybody in, and its data folder.
+    pub(crate) fn bare() -> (Self, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (Self::start(BARE, Some(folder.path())), folder)
+    }
+
+    /// A reading of `press-1`, which must be taken.
+    pub(crate) fn reading(&self, celsius: &str) {
+        let payload = format!("{{\"celsius\": {celsius}}}");
+        self.publish(&with(PRESS, &["-q", "1", "-t", "factory/a/press-1/temperature", "-m", &payload]));
+    }
+
     pub(crate) fn start<'a>(arguments: impl IntoIterator<Item = &'a str>, file: Option<&Path>) -> Self {
         let mut process = binary()
             .args(arguments)
