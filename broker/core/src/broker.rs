@@ -11,7 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 use weirmq_wire::{Packet, ReasonCode, Version};
 
-use crate::counters::{Counters, DropReason, LogGate};
+use crate::answer;
+use crate::counters::{Counters, DropReason, Limit, LogGate};
 use crate::hook::{Chains, Event, HookPoint, Identity};
 use crate::limits::{Capabilities, Limits};
 use crate::message::{Message, Publisher, QoS};
@@ -35,12 +36,19 @@ pub struct Settings {
     pub limits: Limits,
     /// What is turned off.
     pub capabilities: Capabilities,
+    /// What a client that asks for Response Information is told `[MQTT-3.1.2-28]`; `{client_id}` in it stands for
+    /// its client identifier.
+    pub response_information: Option<Box<str>>,
+    /// Where a client goes that a hook refuses with 0x9C (use another server) or 0x9D (server moved).
+    pub server_reference: Option<Box<str>>,
 }
 
 /// What all connections share: sessions, subscriptions, retained messages, hooks.
 pub struct Broker {
     pub(crate) limits: Limits,
     pub(crate) capabilities: Capabilities,
+    response_information: Option<Box<str>>,
+    server_reference: Option<Box<str>>,
     counters: Arc<Counters>,
     chains: ArcSwap<Chains>,
     /// Counts changes of subscriptions and chains: a plan of an earlier epoch is out of date.
@@ -75,11 +83,13 @@ pub(crate) struct TooManySessions;
 impl Broker {
     /// A broker without a session, without a hook.
     pub fn new(settings: Settings, sinks: Arc<dyn Sinks>) -> Arc<Self> {
-        let Settings { limits, capabilities } = settings;
+        let Settings { limits, capabilities, response_information, server_reference } = settings;
         Arc::new(Self {
             retained: RwLock::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
             limits,
             capabilities,
+            response_information,
+            server_reference,
             counters: Arc::default(),
             chains: ArcSwap::default(),
             epoch: AtomicU64::new(0),
@@ -111,6 +121,28 @@ impl Broker {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// What was not delivered to a client since its session began, by reason; `None` where it has no session.
+    #[must_use]
+    pub fn client_drops(&self, client_id: &str) -> Option<Vec<(DropReason, u64)>> {
+        let session = self.sessions.lock().get(client_id).cloned()?;
+        Some(DropReason::ALL.map(|reason| (reason, session.drops.get(reason))).to_vec())
+    }
+
+    /// Ends the connection of a client, telling it that an operator has (0x98). Its session stays, and its will is
+    /// published, by the work that is given back and must be driven to its end. Answers whether it was connected.
+    pub fn kick(self: &Arc<Self>, client_id: &str, now: Now) -> (bool, Option<Work>) {
+        let Some(session) = self.sessions.lock().get(client_id).cloned() else { return (false, None) };
+        let mut batch = self.batch();
+        let connection = {
+            let state = session.lock();
+            let Some(live) = &state.live else { return (false, None) };
+            say_goodbye(live, ReasonCode::AdministrativeAction, &mut batch);
+            live.connection
+        };
+        let reason = "an operator has ended the connection";
+        (true, self.close_session(&session, connection, Ending::Lost, reason, now))
     }
 
     /// How much there is of what the broker keeps.
@@ -190,6 +222,22 @@ impl Broker {
         self.rights_epoch.load(Ordering::Acquire)
     }
 
+    /// Whether there is a session of this client identifier.
+    pub(crate) fn has_session(&self, client_id: &str) -> bool {
+        self.sessions.lock().contains_key(client_id)
+    }
+
+    /// The Response Information for a client.
+    pub(crate) fn response_information(&self, client_id: &str) -> Option<Box<str>> {
+        self.response_information.as_ref().map(|text| text.replace("{client_id}", client_id).into())
+    }
+
+    /// The Server Reference that belongs to `code`.
+    pub(crate) fn server_reference(&self, code: ReasonCode) -> Option<Box<str>> {
+        let elsewhere = matches!(code, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved);
+        self.server_reference.clone().filter(|_| elsewhere)
+    }
+
     /// A number that was not given out before: for sessions, connections, exchanges.
     pub(crate) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
@@ -252,8 +300,9 @@ impl Broker {
         loop {
             let found = self.sessions.lock().get(&opening.identity.client_id).cloned();
             if let Some(found) = &found {
-                works.extend(self.take_over(found, opening.clean_start, now, batch));
-                if !self.may_resume(found, &opening) {
+                let resumed = self.may_resume(found, &opening);
+                works.extend(self.take_over(found, resumed, now, batch));
+                if !resumed {
                     self.end_session(found, now);
                 }
             }
@@ -313,7 +362,7 @@ impl Broker {
         state.will_at = None;
         state.ends_at = None;
         let packet = answer(present);
-        if live.outbox.push(|out| encode(&packet, live.version, out)) {
+        if live.outbox.push(|out| encode(&packet, live.terms.version, out)) {
             batch.add(&live.outbox);
         }
         let State { outbound, live: place, .. } = &mut *state;
@@ -329,7 +378,7 @@ impl Broker {
     fn take_over(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        clean_start: bool,
+        resumed: bool,
         now: Now,
         batch: &mut Batch,
     ) -> Option<Work> {
@@ -339,7 +388,7 @@ impl Broker {
             say_goodbye(live, ReasonCode::SessionTakenOver, batch);
             live.connection
         };
-        let ending = if clean_start { Ending::Replaced } else { Ending::TakenOver };
+        let ending = if resumed { Ending::TakenOver } else { Ending::Replaced };
         self.close_session(session, connection, ending, "another connection took the session over", now)
     }
 
@@ -356,7 +405,6 @@ impl Broker {
             let mut state = session.lock();
             state.live_as(connection)?;
             state.live = None;
-            state.outbound.suspend(&mut |reason| self.dropped(Some(session), reason));
             let identity = Arc::clone(&state.identity);
             let expiry = state.expiry;
             let ends = expiry.is_zero() || ending == Ending::Replaced;
@@ -490,17 +538,25 @@ impl Broker {
     pub(crate) fn topic_fault(&self, topic: &str) -> Option<String> {
         let (bytes_max, levels_max) = (self.limits.topic_bytes_max, self.limits.topic_levels_max);
         if topic.len() > bytes_max {
+            self.counters.limits.count(Limit::TopicBytes);
             return Some(format!("has {} bytes, more than {bytes_max}", topic.len()));
         }
         let levels = topic.split('/').count();
-        (levels > levels_max).then(|| format!("has {levels} levels, more than {levels_max}"))
+        if levels > levels_max {
+            self.counters.limits.count(Limit::TopicLevels);
+            return Some(format!("has {levels} levels, more than {levels_max}"));
+        }
+        None
     }
 
     /// When a message with this Message Expiry Interval expires.
     pub(crate) fn expires_at(&self, expiry_s: Option<u32>, now: Instant) -> Option<Instant> {
         let bound = Some(self.limits.message_expiry_s_max).filter(|bound| *bound > 0);
         let seconds = match (expiry_s, bound) {
-            (Some(asked), Some(bound)) => asked.min(bound),
+            (Some(asked), Some(bound)) if asked > bound => {
+                self.counters.limits.count(Limit::MessageExpiry);
+                bound
+            }
             (asked, bound) => asked.or(bound)?,
         };
         Some(now.after(Duration::from_secs(seconds.into())))
@@ -532,8 +588,14 @@ impl Broker {
 
     /// Ends a subscription. Answers whether there was one.
     pub(crate) fn unsubscribe(&self, session: &Arc<Session>, filter: &Subscribable) -> bool {
-        if session.lock().subscriptions.remove(filter).is_none() {
-            return false;
+        {
+            let mut state = session.lock();
+            if state.subscriptions.remove(filter).is_none() {
+                return false;
+            }
+            if filter.share.is_none() {
+                state.outbound.forget_replays(&filter.filter);
+            }
         }
         self.subscriptions.write().remove(filter, session.number);
         self.epoch.fetch_add(1, Ordering::Release);
@@ -574,9 +636,12 @@ pub struct Footprint {
 
 /// Sends DISCONNECT, which only MQTT 5 has for a server, and closes the outbox.
 pub(crate) fn say_goodbye(live: &Live, code: ReasonCode, batch: &mut Batch) {
-    if live.version == Version::V5 {
+    if live.terms.version == Version::V5 {
         let packet = Packet::Disconnect(weirmq_wire::Disconnect::new(code));
-        live.outbox.push(|out| encode(&packet, live.version, out));
+        let words = answer::words_of(&packet);
+        if let Some(packet) = live.terms.word(packet, words) {
+            live.outbox.push(|out| encode(&packet, live.terms.version, out));
+        }
     }
     batch.add(&live.outbox);
     live.outbox.close();
