@@ -379,10 +379,7 @@ impl Connection {
             (Phase::Open(_), Packet::PingReq) => drop(self.send(Packet::PingResp)),
             (Phase::Open(_), Packet::Disconnect(disconnect)) => self.disconnect(&disconnect, now),
             (Phase::Open(_), Packet::Auth(auth)) => self.renew(*auth, now),
-            _ => {
-                self.broker.counters().bad_input.add_one();
-                self.close(Some(ReasonCode::ProtocolError), format!("{kind} was not to be sent then"), now);
-            }
+            _ => self.close(Some(ReasonCode::ProtocolError), format!("{kind} was not to be sent then"), now),
         }
     }
 
@@ -430,7 +427,9 @@ impl Connection {
 
     /// Bytes came that are no packet, or none that may come.
     fn bad_input(&mut self, error: DecodeError, now: Now) {
-        self.broker.counters().bad_input.add_one();
+        if !self.is_open() {
+            self.broker.counters().bad_input.add_one();
+        }
         info!(
             client = self.client_id(),
             peer = self.peer.address.map(tracing::field::display),
@@ -467,6 +466,9 @@ impl Connection {
 
     /// Ends the connection from this side. `words` is the Reason String, where the code does not say enough.
     fn close_saying(&mut self, code: Option<ReasonCode>, words: Option<&str>, reason: &str, now: Now) {
+        if self.is_open() && code.is_some_and(is_the_peers_fault) {
+            self.broker.counters().bad_input.add_one();
+        }
         match (code, &self.phase) {
             (Some(code), Phase::Open(_)) if self.terms.version == Version::V5 => {
                 let mut disconnect = weirmq_wire::Disconnect::new(code);
@@ -537,6 +539,20 @@ impl Connection {
         let live = live.as_mut().filter(|live| live.connection == self.number)?;
         Some(act(&self.broker, outbound, live, &mut self.batch))
     }
+}
+
+/// Whether a connection that ends with `code` ends because of what the peer has sent.
+const fn is_the_peers_fault(code: ReasonCode) -> bool {
+    !matches!(
+        code,
+        ReasonCode::NotAuthorized
+            | ReasonCode::KeepAliveTimeout
+            | ReasonCode::ServerShuttingDown
+            | ReasonCode::SessionTakenOver
+            | ReasonCode::AdministrativeAction
+            | ReasonCode::UseAnotherServer
+            | ReasonCode::ServerMoved
+    )
 }
 
 /// Whether `packet` is a PUBLISH that is acknowledged.

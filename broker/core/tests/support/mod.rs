@@ -326,6 +326,11 @@ impl Client {
         self.packets.pop_front()
     }
 
+    /// The bytes that have come and were not read as packets.
+    pub fn raw(&mut self) -> Vec<u8> {
+        std::mem::take(&mut *self.pipe.bytes.lock())
+    }
+
     /// All packets that have come.
     pub fn all(&mut self) -> Vec<Packet> {
         std::iter::from_fn(|| self.next()).collect()
@@ -486,6 +491,21 @@ impl Client {
             }
             other => panic!("a SUBACK is expected, not {other:?}"),
         }
+    }
+
+    /// Subscribes, and is disconnected for it.
+    pub fn subscribe_and_expect_the_end(&mut self, world: &World, filter: &str, code: ReasonCode) {
+        let filters = vec![(text(filter), SubscribeOptions::default())];
+        self.send(
+            world,
+            Packet::Subscribe(Subscribe {
+                packet_id: id(1),
+                subscription_id: None,
+                user_properties: Vec::new(),
+                filters,
+            }),
+        );
+        self.expect_closed(code);
     }
 
     pub fn unsubscribe(&mut self, world: &World, filter: &str) -> Vec<ReasonCode> {
