@@ -88,9 +88,7 @@ const fn words(packet: PacketType, code: ReasonCode) -> Option<&'static str> {
     }
     Some(match (packet, code) {
         (PubAck | PubRec, Code::NotAuthorized) => "the client may not publish to this topic",
-        (PubAck | PubRec, Code::TopicNameInvalid) => {
-            "the topic name is longer or deeper than the broker takes"
-        }
+        (PubAck | PubRec, Code::TopicNameInvalid) => "the broker does not take this topic name",
         (PubAck | PubRec, Code::ImplementationSpecificError) => "the broker could not process the message",
         (PubAck | PubRec, Code::PayloadFormatInvalid) => "the payload is not what this topic takes",
         (PubAck | PubRec, Code::QuotaExceeded) => "the client has published as much as it may",
@@ -98,8 +96,8 @@ const fn words(packet: PacketType, code: ReasonCode) -> Option<&'static str> {
             "the packet identifier belongs to a QoS 2 message that is not released yet"
         }
         (SubAck, Code::NotAuthorized) => "the client may not subscribe to this filter",
-        (SubAck, Code::TopicFilterInvalid) => "the filter is longer or deeper than the broker takes",
-        (SubAck, Code::QuotaExceeded) => "the client has as many subscriptions as it may",
+        (SubAck, Code::TopicFilterInvalid) => "the broker does not take this filter",
+        (SubAck, Code::QuotaExceeded) => "the client may not subscribe to more",
         (SubAck | UnsubAck, Code::PacketIdentifierInUse) => {
             "the packet identifier belongs to a QoS 2 message that is not released yet"
         }
@@ -107,12 +105,10 @@ const fn words(packet: PacketType, code: ReasonCode) -> Option<&'static str> {
         (ConnAck, Code::NotAuthorized) => "the client may not connect",
         (ConnAck, Code::BadUserNameOrPassword) => "user name or password is wrong",
         (ConnAck, Code::BadAuthenticationMethod) => "the authentication method is not known here",
-        (ConnAck, Code::QuotaExceeded) => "the broker has as many sessions as it may",
-        (ConnAck, Code::QoSNotSupported) => "the QoS of the will is turned off",
-        (ConnAck, Code::RetainNotSupported) => "retained messages are turned off",
-        (ConnAck, Code::TopicNameInvalid) => {
-            "the topic of the will is longer or deeper than the broker takes"
-        }
+        (ConnAck, Code::QuotaExceeded) => "a quota of the broker is used up",
+        (ConnAck, Code::QoSNotSupported) => "the QoS of the will is not supported",
+        (ConnAck, Code::RetainNotSupported) => "retained messages are not supported",
+        (ConnAck, Code::TopicNameInvalid) => "the broker does not take the topic of the will",
         (ConnAck, Code::UnsupportedProtocolVersion) => "the broker speaks MQTT 3.1.1 and MQTT 5",
         (ConnAck, Code::MalformedPacket) => "the CONNECT is malformed",
         (ConnAck, Code::ProtocolError) => "the client does not keep to the protocol",

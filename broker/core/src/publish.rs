@@ -210,10 +210,13 @@ fn failed(
 /// asked for again where the topic is another.
 async fn replaced(broker: &Arc<Broker>, item: &Item, draft: Draft, now: Now) -> Result<Item, Denial> {
     let model = &item.message;
+    let keeps_expiry = draft.expires_in.is_none();
     let message = match accept_draft(broker, draft, model.publisher.clone(), model.hops, now) {
         Ok(mut message) => {
             message.received_unix_ms = model.received_unix_ms;
-            message.expires_at = message.expires_at.or(model.expires_at);
+            if keeps_expiry {
+                message.expires_at = model.expires_at;
+            }
             Arc::new(message)
         }
         Err(reason) => {

@@ -1,4 +1,5 @@
 //! What a peer may not send ends its connection with the right reason, and touches nobody else.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Every normative statement of both standards has its row, and every row its test: see `conformance/`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! CONNECT and its answer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

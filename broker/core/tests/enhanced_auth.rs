@@ -1,4 +1,5 @@
 //! Enhanced authentication: AUTH before CONNACK, and again at any time after.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! A message is not delivered after its time, wherever it waits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

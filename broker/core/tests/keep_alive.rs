@@ -1,4 +1,5 @@
 //! Silence and slowness have an end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Every limit holds, does what it says at the limit, and is counted.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Messages arrive in the order in which they were published, and QoS 2 exactly once, whatever happens between.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

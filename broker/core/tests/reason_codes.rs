@@ -1,4 +1,5 @@
 //! Refusals are explained in the broker's own words, where the client wants that and has room for it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Retained messages reach who subscribes later, once, on the terms of the subscription.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

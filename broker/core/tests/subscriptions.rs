@@ -1,4 +1,5 @@
 //! What a client subscribes to it gets, once, on its terms, until it unsubscribes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! A will is published when its client is lost, on the terms of its CONNECT, and once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -3,6 +3,7 @@
 //! Every byte that a client gets is decoded by the client's side of the codec and held to the rules that hold
 //! for every server at every time (`checker`).
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
