@@ -7,9 +7,9 @@
 //!
 //! # Layout
 //! - this file: what comes in, what is waited for, how it ends
-//! - [`connect`]: CONNECT, the login, AUTH
-//! - [`publish`]: PUBLISH and the acknowledgements of both directions
-//! - [`subscribe`]: SUBSCRIBE and UNSUBSCRIBE
+//! - `connect`: CONNECT, the login, AUTH
+//! - `publish`: PUBLISH and the acknowledgements of both directions
+//! - `subscribe`: SUBSCRIBE and UNSUBSCRIBE
 
 mod connect;
 mod publish;
