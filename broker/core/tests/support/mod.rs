@@ -244,6 +244,14 @@ impl Client {
         self.send_bytes(world, &bytes);
     }
 
+    /// Sends a packet in pieces of so many bytes.
+    pub fn send_in_pieces(&mut self, world: &World, packet: Packet, bytes: usize) {
+        self.checker.sent(&packet);
+        let mut all = Vec::new();
+        packet.encode(self.version, &mut all).unwrap();
+        all.chunks(bytes).for_each(|piece| self.send_bytes(world, piece));
+    }
+
     /// Sends bytes as they are.
     pub fn send_bytes(&mut self, world: &World, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
