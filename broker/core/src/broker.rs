@@ -212,7 +212,7 @@ impl Broker {
             hops: 0,
         });
         let mut batch = self.batch();
-        self.retain(&message);
+        self.retain(&message, now);
         publish::deliver(self, &message, &self.plan(topic), now, &mut batch);
     }
 
@@ -277,8 +277,8 @@ impl Broker {
     }
 
     /// Retains `message` as its RETAIN flag asks.
-    pub(crate) fn retain(&self, message: &Arc<Message>) {
-        if self.retained.write().store(message).is_err() {
+    pub(crate) fn retain(&self, message: &Arc<Message>, now: Now) {
+        if self.retained.write().store(message, now.at).is_err() {
             self.dropped(None, DropReason::RetainedFull);
         }
     }

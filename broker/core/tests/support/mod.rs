@@ -194,6 +194,8 @@ pub struct Pipe {
     bytes: Mutex<Vec<u8>>,
     /// The client reads nothing.
     pub stuck: Mutex<bool>,
+    /// The socket is broken, and nobody has noticed.
+    pub broken: Mutex<bool>,
     /// The connection's task is asked to look.
     woken: Mutex<bool>,
 }
@@ -202,6 +204,9 @@ struct Write(Arc<Pipe>);
 
 impl Transport for Write {
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if *self.0.broken.lock() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         if *self.0.stuck.lock() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
