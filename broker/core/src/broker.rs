@@ -35,6 +35,40 @@ pub(crate) use sessions::{Ending, Opening, TooManySessions};
 
 /// How many topics' plans are remembered in all.
 const PLANS_MAX: usize = 100_000;
+/// How many receivers those may have in all: where many topics have many subscribers, their plans are what takes
+/// memory.
+const PLANNED_RECEIVERS_MAX: usize = 4_000_000;
+
+/// The plans that are remembered.
+#[derive(Default)]
+struct Plans {
+    by_topic: HashMap<TopicName, Arc<Plan>, RandomState>,
+    /// How many receivers they have in all.
+    receivers: usize,
+}
+
+impl Plans {
+    fn insert(&mut self, plan: &Arc<Plan>) {
+        let receivers = plan.receivers.len();
+        if self.by_topic.len() >= PLANS_MAX || self.receivers + receivers > PLANNED_RECEIVERS_MAX {
+            *self = Self::default();
+        }
+        let before = self.by_topic.insert(plan.topic.clone(), Arc::clone(plan));
+        self.receivers += receivers;
+        self.receivers -= before.map_or(0, |before| before.receivers.len());
+    }
+
+    /// Forgets what is not of `epoch`.
+    fn tidy(&mut self, epoch: u64) {
+        let receivers = &mut self.receivers;
+        self.by_topic.retain(|_, plan| {
+            let keep = plan.epoch == epoch;
+            *receivers -= if keep { 0 } else { plan.receivers.len() };
+            keep
+        });
+        self.by_topic.shrink_to_fit();
+    }
+}
 
 /// What a broker is made with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +97,7 @@ pub struct Broker {
     /// Counts changes of chains: what hooks have decided in an earlier one is asked again.
     rights_epoch: AtomicU64,
     subscriptions: RwLock<Subscriptions>,
-    plans: Mutex<HashMap<TopicName, Arc<Plan>, RandomState>>,
+    plans: Mutex<Plans>,
     pub(crate) retained: RwLock<Retained>,
     sessions: Mutex<HashMap<Arc<str>, Arc<Session>, RandomState>>,
     /// The sessions without a connection that something is to happen to, by when.
@@ -137,7 +171,7 @@ impl Broker {
             retained_messages,
             retained_bytes,
             deadlines: self.deadlines.lock().len(),
-            plans: self.plans.lock().len(),
+            plans: self.plans.lock().by_topic.len(),
         }
     }
 
@@ -161,10 +195,7 @@ impl Broker {
     /// Forgets what is out of date and expired. To be called about once a minute.
     pub fn tidy(&self, now: Now) {
         self.retained.write().forget_expired(now.at);
-        let epoch = self.epoch();
-        let mut plans = self.plans.lock();
-        plans.retain(|_, plan| plan.epoch == epoch);
-        plans.shrink_to_fit();
+        self.plans.lock().tidy(self.epoch());
     }
 
     /// Publishes a message of the broker's own, such as one of `$SYS/`: no hook is asked.
@@ -181,7 +212,7 @@ impl Broker {
             hops: 0,
         });
         let mut batch = self.batch();
-        self.retain(&message);
+        self.retain(&message, now);
         publish::deliver(self, &message, &self.plan(topic), now, &mut batch);
     }
 
@@ -226,17 +257,13 @@ impl Broker {
     pub(crate) fn plan(&self, topic: &TopicName) -> Arc<Plan> {
         // Read before what the plan is made of: a change meanwhile makes it out of date at once.
         let epoch = self.epoch();
-        if let Some(plan) = self.plans.lock().get(topic).filter(|plan| plan.epoch == epoch) {
+        if let Some(plan) = self.plans.lock().by_topic.get(topic).filter(|plan| plan.epoch == epoch) {
             return Arc::clone(plan);
         }
         let chains = self.chains();
         let (subscribers, groups) = self.subscriptions.read().of(topic);
         let plan = Arc::new(Plan::new(topic.clone(), epoch, chains, subscribers, groups));
-        let mut plans = self.plans.lock();
-        if plans.len() >= PLANS_MAX {
-            plans.clear();
-        }
-        plans.insert(topic.clone(), Arc::clone(&plan));
+        self.plans.lock().insert(&plan);
         plan
     }
 
@@ -250,8 +277,8 @@ impl Broker {
     }
 
     /// Retains `message` as its RETAIN flag asks.
-    pub(crate) fn retain(&self, message: &Arc<Message>) {
-        if self.retained.write().store(message).is_err() {
+    pub(crate) fn retain(&self, message: &Arc<Message>, now: Now) {
+        if self.retained.write().store(message, now.at).is_err() {
             self.dropped(None, DropReason::RetainedFull);
         }
     }

@@ -358,7 +358,7 @@ pub(crate) fn route(
     batch: &mut Batch,
 ) -> (usize, Option<Actions>) {
     if message.retain {
-        broker.retain(message);
+        broker.retain(message, now);
     }
     let actions = (!plan.observers.is_empty()).then(|| observe(broker, message, plan, now));
     (deliver(broker, message, plan, now, batch), actions)

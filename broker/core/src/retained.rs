@@ -1,6 +1,7 @@
 //! Retained messages: at most one per topic, found by topic or by filter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::message::Message;
 use crate::time::Instant;
@@ -15,7 +16,12 @@ pub(crate) struct Retained {
     bytes: usize,
     messages_max: usize,
     bytes_max: usize,
+    /// Before this, what has expired is not looked for again to make room.
+    sweep_at: Instant,
 }
+
+/// How long the limits may be reached because of what has expired: looking for that takes a look at everything.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The limits are reached: the message is not retained, and what was retained for its topic still is.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,12 +29,23 @@ pub(crate) struct Full;
 
 impl Retained {
     pub(crate) fn new(messages_max: usize, bytes_max: usize) -> Self {
-        Self { tree: Tree::default(), messages: 0, bytes: 0, messages_max, bytes_max }
+        let sweep_at = Instant::default();
+        Self { tree: Tree::default(), messages: 0, bytes: 0, messages_max, bytes_max, sweep_at }
     }
 
     /// Puts `message` in the place of what is retained for its topic; an empty payload only takes that away
     /// `[MQTT-3.3.1-6]`, `[MQTT-3.3.1-7]`.
-    pub(crate) fn store(&mut self, message: &Arc<Message>) -> Result<(), Full> {
+    pub(crate) fn store(&mut self, message: &Arc<Message>, now: Instant) -> Result<(), Full> {
+        let outcome = self.put(message);
+        if outcome.is_ok() || now < self.sweep_at {
+            return outcome;
+        }
+        self.sweep_at = now.after(SWEEP_INTERVAL);
+        self.forget_expired(now);
+        self.put(message)
+    }
+
+    fn put(&mut self, message: &Arc<Message>) -> Result<(), Full> {
         let (messages, bytes) = (self.messages, self.bytes);
         let (messages_max, bytes_max) = (self.messages_max, self.bytes_max);
         let totals = self.tree.change(&message.topic, |value| {
@@ -97,18 +114,18 @@ mod tests {
     fn limits_hold_and_what_is_taken_away_gives_room() {
         let mut retained = Retained::new(2, 100);
         for topic in ["a", "b"] {
-            assert_eq!(retained.store(&message(topic, "1")), Ok(()));
+            assert_eq!(retained.store(&message(topic, "1"), Instant::default()), Ok(()));
         }
-        assert_eq!(retained.store(&message("c", "1")), Err(Full));
+        assert_eq!(retained.store(&message("c", "1"), Instant::default()), Err(Full));
         assert_eq!(
-            retained.store(&message("a", "22")),
+            retained.store(&message("a", "22"), Instant::default()),
             Ok(()),
             "another message for a topic is no further one"
         );
         assert_eq!((retained.messages(), retained.bytes()), (2, 5));
-        assert_eq!(retained.store(&message("a", "")), Ok(()));
+        assert_eq!(retained.store(&message("a", ""), Instant::default()), Ok(()));
         assert_eq!((retained.messages(), retained.bytes()), (1, 2));
-        assert_eq!(retained.store(&message("c", &"x".repeat(98))), Err(Full));
-        assert_eq!(retained.store(&message("c", &"x".repeat(97))), Ok(()));
+        assert_eq!(retained.store(&message("c", &"x".repeat(98)), Instant::default()), Err(Full));
+        assert_eq!(retained.store(&message("c", &"x".repeat(97)), Instant::default()), Ok(()));
     }
 }

@@ -120,6 +120,24 @@ fn a_bound_on_expiry_holds_for_who_asks_for_more_and_for_who_asks_for_none() {
 }
 
 #[test]
+fn a_store_that_is_full_of_what_has_expired_has_room() {
+    let mut settings = Settings::default();
+    settings.limits.retained_messages_max = 2;
+    let mut world = World::with(settings, []);
+    let mut p = world.client(V5, "p");
+    for topic in ["1", "2"] {
+        p.publish_with(&world, topic, 0, "x", |publish| {
+            publish.retain = true;
+            expiring(1)(publish);
+        });
+    }
+    world.advance(2.0);
+    p.retain(&world, "3", "x");
+    assert_eq!(world.broker.footprint().retained_messages, 1);
+    assert_eq!(world.broker.counters().dropped.total(), 0);
+}
+
+#[test]
 fn a_queue_that_is_full_of_what_has_expired_has_room() {
     let mut settings = Settings::default();
     settings.limits.queue_messages_max = 2;

@@ -290,6 +290,25 @@ fn a_client_that_reads_nothing_loses_qos_0_and_keeps_qos_1() {
 }
 
 #[test]
+fn what_is_for_a_broken_socket_is_counted_or_waits() {
+    for version in VERSIONS {
+        let world = World::new();
+        let (mut s, _) = world.persistent(version, "s", 100);
+        s.subscribe(&world, "q", 1);
+        *s.pipe.broken.lock() = true;
+        let mut p = world.client(version, "p");
+        p.publish(&world, "q", 1, "1");
+        p.publish(&world, "q", 0, "lost");
+        p.publish(&world, "q", 1, "2");
+        let drops = world.broker.client_drops("s").unwrap();
+        assert!(drops.contains(&(DropReason::NoReceiverOnline, 1)));
+        s.cut(&world);
+        let got = world.persistent(version, "s", 100).0.payloads();
+        assert_eq!(got, ["1", "2"]);
+    }
+}
+
+#[test]
 fn a_message_that_a_client_refuses_is_not_sent_again() {
     let world = World::new();
     let (mut s, _) = world.persistent(V5, "s", 100);

@@ -204,6 +204,33 @@ fn what_is_under_way_to_a_client_is_bounded_also_where_it_would_take_more() {
 }
 
 #[test]
+fn aliases_towards_a_client_are_bounded_also_where_it_would_take_more() {
+    let world = world(|limits| limits.topic_alias_out_max = 2);
+    let (mut s, _) = world.connect(V5, "s", |connect| connect.topic_alias_max = 100);
+    s.subscribe(&world, "#", 0);
+    let mut p = world.client(V5, "p");
+    for number in 0..10 {
+        p.publish(&world, &format!("t/{}", number % 5), 0, "x");
+    }
+    let got = s.drain(&world);
+    assert_eq!(got.iter().filter(|publish| publish.extras.is_some()).count(), 4, "two topics, twice each");
+}
+
+#[test]
+fn a_connection_that_publishes_to_many_topics_forgets_plans_and_nothing_else() {
+    for version in VERSIONS {
+        let world = world(|limits| limits.plans_per_connection_max = 3);
+        let mut s = world.client(version, "s");
+        s.subscribe(&world, "t/#", 0);
+        let mut p = world.client(version, "p");
+        for number in 0..100 {
+            p.publish(&world, &format!("t/{}", number % 10), 0, "x");
+        }
+        assert_eq!(s.payloads().len(), 100);
+    }
+}
+
+#[test]
 fn every_limit_that_is_counted_has_its_own_name() {
     let names: std::collections::HashSet<_> = Limit::ALL.iter().map(|limit| limit.name()).collect();
     assert_eq!(names.len(), Limit::ALL.len());

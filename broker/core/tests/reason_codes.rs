@@ -183,7 +183,10 @@ fn every_code_of_a_hook_becomes_one_that_the_packet_can_carry() {
 fn an_answer_that_a_client_cannot_take_ends_the_connection_before_it_has_an_effect() {
     let world = world(ReasonCode::NotAuthorized);
     let many = || (0..100).map(|number| text(&format!("ok/{number}")));
-    let (mut c, _) = world.connect(V5, "c", |connect| connect.packet_size_max = NonZeroU32::new(50));
+    let (mut c, _) = world.connect(V5, "c", |connect| {
+        connect.packet_size_max = NonZeroU32::new(50);
+        connect.session_expiry_interval_s = Some(100);
+    });
     let filters = many().map(|filter| (filter, SubscribeOptions::default())).collect();
     let packet_id = id(1);
     let subscribe = Subscribe { packet_id, subscription_id: None, user_properties: Vec::new(), filters };

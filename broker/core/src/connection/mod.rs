@@ -428,16 +428,16 @@ impl Connection {
     /// Bytes came that are no packet, or none that may come.
     fn bad_input(&mut self, error: DecodeError, now: Now) {
         if !self.is_open() {
+            // The end of a connection that is open is counted and logged where it is closed.
             self.broker.counters().bad_input.add_one();
+            info!(
+                peer = self.peer.address.map(tracing::field::display),
+                listener = &*self.peer.listener,
+                code = %error.reason_code(),
+                %error,
+                "bad input before login; the connection is closed"
+            );
         }
-        info!(
-            client = self.client_id(),
-            peer = self.peer.address.map(tracing::field::display),
-            listener = &*self.peer.listener,
-            code = %error.reason_code(),
-            %error,
-            "bad input; the connection is closed"
-        );
         let limits = &self.broker.counters().limits;
         match error {
             DecodeError::PacketTooLarge { .. } if self.is_open() => limits.count(Limit::PacketBytes),
@@ -489,7 +489,13 @@ impl Connection {
 
     fn finish(&mut self, ending: Ending, reason: &str, now: Now) {
         if let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Closed) {
-            info!(client = &*open.session.client_id, reason, "disconnected");
+            info!(
+                client = &*open.session.client_id,
+                peer = self.peer.address.map(tracing::field::display),
+                listener = &*self.peer.listener,
+                reason,
+                "disconnected"
+            );
             self.works.extend(self.broker.close_session(&open.session, self.number, ending, reason, now));
         } else {
             debug!(

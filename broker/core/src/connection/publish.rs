@@ -57,6 +57,9 @@ impl Topic {
 const MALFORMED_TOPIC: (ReasonCode, &str) =
     (ReasonCode::MalformedPacket, "PUBLISH with a malformed topic name");
 
+/// How many receivers the plans that a connection remembers may have, if they are all like the last one.
+const RECEIVERS_MAX: usize = 64 * 1024;
+
 /// Why a topic has no plan.
 enum Unknown {
     /// It is no topic name.
@@ -349,10 +352,11 @@ impl Open {
         if let Some(fault) = broker.topic_fault(&name) {
             return Err(Unknown::Refused(format!("the topic name {fault}")));
         }
-        if self.plans.len() >= broker.limits().plans_per_connection_max {
+        let known = Known { plan: broker.plan(&name), rights_epoch, verdicts: [None; 6] };
+        let receivers = known.plan.receivers.len().saturating_mul(self.plans.len());
+        if self.plans.len() >= broker.limits().plans_per_connection_max || receivers > RECEIVERS_MAX {
             self.plans.clear();
         }
-        let known = Known { plan: broker.plan(&name), rights_epoch, verdicts: [None; 6] };
         self.plans.insert(name, known);
         Ok(())
     }

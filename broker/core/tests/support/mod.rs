@@ -194,6 +194,8 @@ pub struct Pipe {
     bytes: Mutex<Vec<u8>>,
     /// The client reads nothing.
     pub stuck: Mutex<bool>,
+    /// The socket is broken, and nobody has noticed.
+    pub broken: Mutex<bool>,
     /// The connection's task is asked to look.
     woken: Mutex<bool>,
 }
@@ -202,6 +204,9 @@ struct Write(Arc<Pipe>);
 
 impl Transport for Write {
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if *self.0.broken.lock() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         if *self.0.stuck.lock() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -242,6 +247,14 @@ impl Client {
         let mut bytes = Vec::new();
         packet.encode(self.version, &mut bytes).unwrap();
         self.send_bytes(world, &bytes);
+    }
+
+    /// Sends a packet in pieces of so many bytes.
+    pub fn send_in_pieces(&mut self, world: &World, packet: Packet, bytes: usize) {
+        self.checker.sent(&packet);
+        let mut all = Vec::new();
+        packet.encode(self.version, &mut all).unwrap();
+        all.chunks(bytes).for_each(|piece| self.send_bytes(world, piece));
     }
 
     /// Sends bytes as they are.
