@@ -220,7 +220,7 @@ pub(crate) fn write_message_copied(
 ) {
     framed(MESSAGE_COPIED, out, |out| {
         put_varint(out, number);
-        put_bytes(out, message);
+        measured(out, |out| out.extend_from_slice(message));
         out.push(if retained { 1 } else { 0 });
         put_varint(out, recipients.len() as u64);
         for recipient in recipients {
@@ -243,11 +243,16 @@ pub(crate) fn write_sink_copied(number: Number, sink: &str, record: &[u8], out: 
 /// Appends an event whose body `write` appends.
 fn framed(kind: u8, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(kind);
+    measured(out, write);
+}
+
+/// Appends what `write` appends, with its length of 32 bits in front.
+fn measured(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let length_at = out.len();
     out.extend_from_slice(&[0; 4]);
     let body_at = out.len();
     write(out);
-    // A body that is too large for its length makes a record that is too large for the store.
+    // What is too large for its length makes a record that is too large for the store.
     let length = u32::try_from(out.len() - body_at).unwrap_or(u32::MAX);
     if let Some(place) = out.get_mut(length_at..body_at) {
         place.copy_from_slice(&length.to_le_bytes());
@@ -281,10 +286,7 @@ const RETAIN_MASK: u8 = 3;
 const TAKEN_FROM: u8 = 4;
 
 fn write_published(published: &Published, out: &mut Vec<u8>) {
-    // The message has a length in front of it, whose own length depends on it.
-    let mut message = Vec::with_capacity(published.message.payload.len() + 64);
-    write_message(&published.message, &mut message);
-    put_bytes(out, &message);
+    measured(out, |out| write_message(&published.message, out));
     let retain = match published.retain {
         RetainChange::Keep => 0,
         RetainChange::Replace => RETAIN_REPLACE,
@@ -305,7 +307,8 @@ fn write_published(published: &Published, out: &mut Vec<u8>) {
 
 impl<'a> PublishedView<'a> {
     fn read(copied: Option<Number>, body: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let message = body.bytes()?;
+        let length = body.u32()? as usize;
+        let message = body.take(length)?;
         let flags = body.u8()?;
         let retain = match flags & RETAIN_MASK {
             0 => RetainChange::Keep,

@@ -92,6 +92,8 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Messages that wait or are under way, once per receiver.
     pub queued: u64,
+    /// The number that the next record gets.
+    pub next_number: Number,
     /// Records that were appended and do not survive power loss yet.
     pub undurable_records: u64,
     /// Why the store takes nothing more.
@@ -150,6 +152,7 @@ impl LogStore {
             log_bytes: inner.segments.values().map(|segment| u64::from(segment.bytes)).sum(),
             live_bytes: inner.state.live_bytes(),
             queued: inner.state.queued(),
+            next_number: inner.tail.next_number,
             undurable_records: inner.tail.sequence - self.shared.progress.reached(Level::Durable),
             refuses: inner.refuses.clone(),
             compaction_fault: inner.compaction_fault.clone(),
