@@ -1,7 +1,8 @@
 //! The commit thread: takes what was appended, writes it, and syncs it for all who wait.
 //!
 //! While it syncs, the next chunk grows; that is what makes one fsync serve many. After a sync those who
-//! waited come back one by one, so it gathers for a moment until as many are there as the last time.
+//! waited come back one by one, so it gathers for as long as they keep coming, within bounds; whoever is alone
+//! does not wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +17,13 @@ use crate::tail::Chunk;
 use crate::ticket::Level;
 
 /// Where nothing waits for an fsync, this many frames are worth a write...
-const GATHER_FRAMES_MIN: u64 = 64;
-/// ...more than this are never waited for...
-const GATHER_FRAMES_MAX: u64 = 4_096;
+const GATHER_FRAMES: u64 = 64;
 /// ...and none is waited for longer than this.
 const GATHER_US_MAX: u64 = 100;
-/// Where an fsync is waited for, gathering takes at most this part of what the last fsync took...
+/// Where an fsync is waited for, and the last one has served several, gathering ends when nothing has come for
+/// this part of what the last fsync took...
+const GATHER_QUIET_PART: u32 = 64;
+/// ...or after this part of it...
 const GATHER_SYNC_PART: u32 = 8;
 /// ...and at most this.
 const GATHER_SYNC_US_MAX: u64 = 2_000;
@@ -85,7 +87,7 @@ impl Committer {
 
     fn next_job(&self) -> Job {
         let mut inner = self.shared.inner.lock();
-        let mut gather_until = None;
+        let mut gather = None;
         loop {
             inner.wake_at_frames = u64::MAX;
             if inner.refuses.is_some() && !inner.closing {
@@ -93,13 +95,12 @@ impl Committer {
             }
             let sync_wanted = inner.sync_wanted > self.shared.progress.reached(Level::Durable);
             if let Some((frames, more)) = inner.tail.waiting() {
-                let target = self.gather_frames();
-                let until = *gather_until.get_or_insert_with(|| Instant::now() + self.gather_time());
-                let go = more || sync_wanted || inner.closing || frames >= target;
-                if go || Instant::now() >= until {
+                let gather = gather.get_or_insert_with(|| Gather::new(self));
+                let urgent = more || sync_wanted || inner.closing;
+                let Some(until) = gather.waits(frames, Instant::now()).filter(|_| !urgent) else {
                     return inner.tail.take().map_or(Job::Stop, Job::Write);
-                }
-                inner.wake_at_frames = target;
+                };
+                inner.wake_at_frames = gather.enough_frames;
                 self.shared.work.wait_until(&mut inner, until);
             } else if sync_wanted {
                 return Job::Sync;
@@ -115,23 +116,6 @@ impl Committer {
                     None => self.shared.work.wait(&mut inner),
                 }
             }
-        }
-    }
-
-    fn waits_for_sync(&self) -> bool {
-        self.shared.config.durability == Durability::Fsync
-    }
-
-    fn gather_frames(&self) -> u64 {
-        let least = if self.waits_for_sync() { 1 } else { GATHER_FRAMES_MIN };
-        self.frames_last.clamp(least, GATHER_FRAMES_MAX)
-    }
-
-    fn gather_time(&self) -> Duration {
-        if self.waits_for_sync() {
-            (self.sync_took / GATHER_SYNC_PART).min(Duration::from_micros(GATHER_SYNC_US_MAX))
-        } else {
-            Duration::from_micros(GATHER_US_MAX)
         }
     }
 
@@ -211,6 +195,42 @@ impl Committer {
     fn close(&self) -> Result<(), StoreError> {
         let path = || self.shared.disk.path(crate::mark::NAME);
         self.shared.mark.lock().sync().map_err(|error| poisoned("syncing", path(), &error))
+    }
+}
+
+/// Waiting a moment for more to write at once.
+struct Gather {
+    ends_at: Instant,
+    /// So many are enough.
+    enough_frames: u64,
+    /// Nothing new for so long is enough.
+    quiet: Duration,
+    frames_seen: u64,
+}
+
+impl Gather {
+    fn new(committer: &Committer) -> Self {
+        let took = committer.sync_took;
+        let (at_most, enough_frames, quiet) = match committer.shared.config.durability {
+            Durability::Fsync if committer.frames_last <= 1 => (Duration::ZERO, 1, Duration::ZERO),
+            Durability::Fsync => {
+                let at_most = (took / GATHER_SYNC_PART).min(Duration::from_micros(GATHER_SYNC_US_MAX));
+                (at_most, u64::MAX, took / GATHER_QUIET_PART)
+            }
+            Durability::Interval(_) | Durability::Os => {
+                let at_most = Duration::from_micros(GATHER_US_MAX);
+                (at_most, GATHER_FRAMES, at_most)
+            }
+        };
+        Self { ends_at: Instant::now() + at_most, enough_frames, quiet, frames_seen: 0 }
+    }
+
+    /// Until when to wait for more than these; `None` is no longer.
+    fn waits(&mut self, frames: u64, now: Instant) -> Option<Instant> {
+        let quiet = frames == self.frames_seen;
+        self.frames_seen = frames;
+        let goes_on = frames < self.enough_frames && now < self.ends_at && !quiet;
+        goes_on.then(|| self.ends_at.min(now + self.quiet))
     }
 }
 
