@@ -92,6 +92,46 @@ fn batches_against_the_bare_disk() {
     );
 }
 
+/// As above, with publishers that do not wait for each other: 256 tickets are waited for while the next 256
+/// records are appended, as when many connections publish.
+fn overlapping_batches_against_the_bare_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("store"), Durability::Fsync);
+    let mut bare = File::create(folder.path().join("bare")).unwrap();
+    let event = publish(&[client(0)], PAYLOAD_BYTES);
+    let batch = || (0..BATCH).map(|_| store.append(std::slice::from_ref(&event))).collect::<Vec<_>>();
+    batch().into_iter().for_each(|ticket| ticket.wait().unwrap());
+    let before = store.stats().log_bytes;
+    batch().into_iter().for_each(|ticket| ticket.wait().unwrap());
+    let bytes = vec![b'x'; (store.stats().log_bytes - before) as usize];
+    let (mut store_took, mut bare_took) = (Duration::ZERO, Duration::ZERO);
+    let (turns, rounds) = (20, 20);
+    for _ in 0..turns {
+        let started = Instant::now();
+        let mut waiting = batch();
+        for _ in 1..rounds {
+            let next = batch();
+            waiting.into_iter().for_each(|ticket| ticket.wait().unwrap());
+            waiting = next;
+        }
+        waiting.into_iter().for_each(|ticket| ticket.wait().unwrap());
+        store_took += started.elapsed();
+        let started = Instant::now();
+        for _ in 0..rounds {
+            bare.write_all(&bytes).unwrap();
+            bare.sync_data().unwrap();
+        }
+        bare_took += started.elapsed();
+    }
+    let count = turns * rounds * BATCH;
+    println!(
+        "overlapping batches of {BATCH}, fsync: {:.0} msg/s; bare: {:.0} msg/s; ratio {:.2}",
+        per_second(count, store_took),
+        per_second(count, bare_took),
+        bare_took.as_secs_f64() / store_took.as_secs_f64(),
+    );
+}
+
 /// As fast as it goes, each message acknowledged by its receiver at once.
 fn interval_mode() {
     let folder = tempfile::tempdir().unwrap();
@@ -214,6 +254,7 @@ fn pause() {
 
 fn main() {
     batches_against_the_bare_disk();
+    overlapping_batches_against_the_bare_disk();
     interval_mode();
     opening();
     fan_out();

@@ -57,7 +57,7 @@ impl Inner {
         let all_bytes: u64 = self.segments.values().map(|segment| u64::from(segment.bytes)).sum();
         let ended_bytes = all_bytes - active_bytes;
         let full_bytes = u64::from(shared.config.segment_bytes());
-        let small = ended > SMALL_SEGMENTS_MAX && ended_bytes < ended as u64 * full_bytes / 8;
+        let small = ended > SMALL_SEGMENTS_MAX && ended_bytes < ended as u64 * full_bytes / 4;
         let slack_bytes = shared.config.compact_slack_bytes;
         small || ended_bytes > self.state.live_bytes().saturating_mul(2).saturating_add(slack_bytes)
     }
