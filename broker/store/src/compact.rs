@@ -71,7 +71,8 @@ impl Shared {
         if let Some(error) = &inner.refuses {
             return Err(error.clone());
         }
-        let Some((number, oldest)) = inner.segments.first_key_value().filter(|_| inner.segments.len() > 1) else {
+        let Some((number, oldest)) = inner.segments.first_key_value().filter(|_| inner.segments.len() > 1)
+        else {
             return Ok(CompactStep::Idle);
         };
         let victim = match *cursor {

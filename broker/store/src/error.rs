@@ -10,7 +10,9 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// A write or an fsync failed before. Nothing is acknowledged any more; reads go on.
-    #[error("the store takes nothing more since {doing} {path} failed: {cause}; remove the cause and open it anew")]
+    #[error(
+        "the store takes nothing more since {doing} {path} failed: {cause}; remove the cause and open it anew"
+    )]
     Poisoned {
         /// What failed.
         doing: &'static str,

@@ -12,7 +12,8 @@ use weirmq_core::topic::TopicName;
 
 use crate::codec::{Malformed, Reader, put_bytes, put_text, put_varint};
 use crate::event::{
-    Event, Number, PacketId, Published, RetainChange, SessionHeader, Stage, StoredMessage, StoredWill, Subscription,
+    Event, Number, PacketId, Published, RetainChange, SessionHeader, Stage, StoredMessage, StoredWill,
+    Subscription,
 };
 
 /// Kind and length.
@@ -371,7 +372,8 @@ impl<'a> RecipientView<'a> {
             usize::try_from(reader.varint()?).map_err(|_| Malformed("a count is too large"))?;
         let identifiers = *reader;
         for _ in 0..identifiers_count {
-            u32::try_from(reader.varint()?).map_err(|_| Malformed("a subscription identifier is too large"))?;
+            u32::try_from(reader.varint()?)
+                .map_err(|_| Malformed("a subscription identifier is too large"))?;
         }
         let (qos, retain) = (read_qos(flags)?, flags & RECIPIENT_RETAIN != 0);
         Ok(Self { client, qos, retain, stage, identifiers_count, identifiers })
@@ -385,7 +387,8 @@ impl<'a> RecipientView<'a> {
     /// The identifiers of the subscriptions that matched.
     pub(crate) fn identifiers(&self) -> impl Iterator<Item = Option<u32>> {
         let mut reader = self.identifiers;
-        (0..self.identifiers_count).map(move |_| reader.varint().ok().and_then(|value| u32::try_from(value).ok()))
+        (0..self.identifiers_count)
+            .map(move |_| reader.varint().ok().and_then(|value| u32::try_from(value).ok()))
     }
 }
 

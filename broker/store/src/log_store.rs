@@ -515,7 +515,11 @@ impl Store for LogStore {
         self.shared.inner.lock().state.queue(client, from, max)
     }
 
-    fn message(&self, client: &str, number: Number) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError> {
+    fn message(
+        &self,
+        client: &str,
+        number: Number,
+    ) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError> {
         self.shared.read(|state| state.message(client, number), |event| message_for(client, event))
     }
 
@@ -536,7 +540,9 @@ impl Store for LogStore {
         let mut records = Vec::with_capacity(waiting.len());
         for (number, _) in waiting {
             // By number, not by place: it may have been copied meanwhile.
-            let find = |state: &State| state.sink_records(sink, number, 1).first().filter(|r| r.0 == number).map(|r| r.1);
+            let find = |state: &State| {
+                state.sink_records(sink, number, 1).first().filter(|r| r.0 == number).map(|r| r.1)
+            };
             let record = self.shared.read(find, |event| match event {
                 EventView::SinkAppended { record, .. } => Some(Bytes::copy_from_slice(record)),
                 _ => None,

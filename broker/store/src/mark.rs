@@ -57,7 +57,9 @@ impl Mark {
         for slot in 0..SLOTS {
             let mut bytes = [0; SLOT_BYTES];
             let count = file.read_at(&mut bytes, slot * SLOT_APART_BYTES)?;
-            let Ok((salt, first, durable)) = read_slot(bytes.get(..count).unwrap_or_default()) else { continue };
+            let Ok((salt, first, durable)) = read_slot(bytes.get(..count).unwrap_or_default()) else {
+                continue;
+            };
             let next_slot = 1 - slot.min(1);
             match &mut found {
                 None if slot != UNSYNCED_SLOT => {

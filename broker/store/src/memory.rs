@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::error::StoreError;
 use crate::event::{
-    Event, Number, PacketId, Published, QoSAndRetain, RetainChange, Sender, SessionHeader, Stage, StoredMessage,
-    Subscription,
+    Event, Number, PacketId, Published, QoSAndRetain, RetainChange, Sender, SessionHeader, Stage,
+    StoredMessage, Subscription,
 };
 use crate::store::{Queued, SessionFacts, Store};
 use crate::ticket::Ticket;
@@ -188,7 +188,11 @@ impl Store for MemoryStore {
         waiting.map(|(number, w)| Queued { number: *number, delivery: w.delivery, stage: w.stage }).collect()
     }
 
-    fn message(&self, client: &str, number: Number) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError> {
+    fn message(
+        &self,
+        client: &str,
+        number: Number,
+    ) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError> {
         let held = self.held.lock();
         let waiting = held.sessions.get(client).and_then(|session| session.queue.get(&number));
         Ok(waiting.map(|waiting| ((*waiting.message).clone(), Arc::clone(&waiting.identifiers))))

@@ -132,10 +132,16 @@ impl<'a> Scan<'a> {
             let file = self.disk.open(&name).map_err(|error| io_error(self.disk, "opening", &name, error))?;
             let bytes = file.len().map_err(|error| io_error(self.disk, "reading", &name, error))?;
             let mut head = vec![0; 4096];
-            let count = file.read_at(&mut head, 0).map_err(|error| io_error(self.disk, "reading", &name, error))?;
+            let count =
+                file.read_at(&mut head, 0).map_err(|error| io_error(self.disk, "reading", &name, error))?;
             match Header::read(head.get(..count).unwrap_or_default()) {
                 Ok(header) if header.salt != salt || header.segment != number => {
-                    return Err(corrupt(self.disk, &name, 0, "it is a segment of another store, or another one"));
+                    return Err(corrupt(
+                        self.disk,
+                        &name,
+                        0,
+                        "it is a segment of another store, or another one",
+                    ));
                 }
                 Ok(header) => scanned.push(Scanned { file, header, bytes }),
                 Err(HeaderFault::Newer(version)) => {
@@ -232,10 +238,12 @@ impl<'a> Scan<'a> {
             let place = FramePlace { segment, at, bytes };
             let recovered = &mut self.recovered;
             let applied = match frame {
-                Frame::Record { events, number } => recovered.state.apply(events, number, place).map(|count| {
-                    recovered.report.records += 1;
-                    recovered.next_number = recovered.next_number.max(number.saturating_add(count));
-                }),
+                Frame::Record { events, number } => {
+                    recovered.state.apply(events, number, place).map(|count| {
+                        recovered.report.records += 1;
+                        recovered.next_number = recovered.next_number.max(number.saturating_add(count));
+                    })
+                }
                 Frame::Copies { events, next_number } => {
                     recovered.report.records += 1;
                     recovered.next_number = recovered.next_number.max(next_number);
@@ -267,7 +275,11 @@ impl Recovered {
     pub(crate) fn make_durable(&mut self, disk: &dyn Disk) -> Result<(), OpenError> {
         let Some(segment) = self.segments.get(&self.end.segment) else { return Ok(()) };
         let name = segment::name(self.end.segment);
-        let known = if self.mark.durable.segment == self.end.segment { self.mark.durable.offset } else { HEADER_BYTES };
+        let known = if self.mark.durable.segment == self.end.segment {
+            self.mark.durable.offset
+        } else {
+            HEADER_BYTES
+        };
         let mut content = vec![0; self.end.offset.saturating_sub(known) as usize];
         let rewrite = || -> io::Result<()> {
             let count = segment.file.read_at(&mut content, known.into())?;

@@ -63,7 +63,8 @@ impl Header {
         let version = reader.u16()?;
         let length = usize::from(reader.u16()?);
         let whole = Reader::new(bytes).take(length)?;
-        let (content, checksum) = whole.split_last_chunk().ok_or(HeaderFault::Bad("the header is too short"))?;
+        let (content, checksum) =
+            whole.split_last_chunk().ok_or(HeaderFault::Bad("the header is too short"))?;
         if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
             return Err(HeaderFault::Bad("the checksum of the header is wrong"));
         }

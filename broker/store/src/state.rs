@@ -101,7 +101,12 @@ pub(crate) struct State {
 
 impl State {
     /// Applies the events of a frame, whose first has the number `first_number`.
-    pub(crate) fn apply(&mut self, events: &[u8], first_number: Number, frame: FramePlace) -> Result<u64, Malformed> {
+    pub(crate) fn apply(
+        &mut self,
+        events: &[u8],
+        first_number: Number,
+        frame: FramePlace,
+    ) -> Result<u64, Malformed> {
         let mut count = 0;
         for located in format::events(events) {
             self.apply_event(&located?, first_number.saturating_add(count), frame)?;
@@ -110,8 +115,14 @@ impl State {
         Ok(count)
     }
 
-    fn apply_event(&mut self, located: &Located<'_>, number: Number, frame: FramePlace) -> Result<(), Malformed> {
-        let event_bytes = u32::try_from(located.bytes.len()).map_err(|_| Malformed("an event is too large"))?;
+    fn apply_event(
+        &mut self,
+        located: &Located<'_>,
+        number: Number,
+        frame: FramePlace,
+    ) -> Result<(), Malformed> {
+        let event_bytes =
+            u32::try_from(located.bytes.len()).map_err(|_| Malformed("an event is too large"))?;
         let item = Item { place: Place { frame, event_at: located.at }, event_bytes };
         match &located.event {
             EventView::SessionSet { client, session } => {
@@ -137,14 +148,17 @@ impl State {
                 }
             }
             EventView::Released { client, number } => {
-                if let Some(waiting) = self.waiting_mut(client, *number).filter(|waiting| waiting.packet_id != 0) {
+                if let Some(waiting) =
+                    self.waiting_mut(client, *number).filter(|waiting| waiting.packet_id != 0)
+                {
                     waiting.flags |= WAITING_RELEASED;
                 }
             }
             EventView::Settled { client, number } => self.settle(client, *number),
             EventView::Taken { client, packet_id } => self.take(client, *packet_id, item),
             EventView::Freed { client, packet_id } => {
-                let before = self.sessions.get_mut(*client).and_then(|session| session.taken.remove(packet_id));
+                let before =
+                    self.sessions.get_mut(*client).and_then(|session| session.taken.remove(packet_id));
                 self.count(None, before);
                 self.prune(client);
             }
@@ -171,7 +185,12 @@ impl State {
         Ok(())
     }
 
-    fn publish(&mut self, published: &PublishedView<'_>, number: Number, item: Item) -> Result<(), Malformed> {
+    fn publish(
+        &mut self,
+        published: &PublishedView<'_>,
+        number: Number,
+        item: Item,
+    ) -> Result<(), Malformed> {
         let number = published.copied.unwrap_or(number);
         let slot = self.messages.hold(item)?;
         for recipient in published.recipients() {
@@ -203,7 +222,8 @@ impl State {
 
     fn take(&mut self, client: &str, packet_id: PacketId, item: Item) {
         // What is copied of it is the identifier, not the message that it came with.
-        let item = Item { event_bytes: u32::try_from(client.len()).unwrap_or(u32::MAX).saturating_add(16), ..item };
+        let item =
+            Item { event_bytes: u32::try_from(client.len()).unwrap_or(u32::MAX).saturating_add(16), ..item };
         let before = self.session_mut(client).taken.insert(packet_id, item);
         self.count(Some(item), before);
     }
@@ -264,7 +284,13 @@ impl State {
 /// Copying forward.
 impl State {
     /// Appends to `out` what is to be copied of an event that stands at `place`, so that the frame can go.
-    pub(crate) fn copy_live(&self, located: &Located<'_>, number: Number, frame: FramePlace, out: &mut Vec<u8>) {
+    pub(crate) fn copy_live(
+        &self,
+        located: &Located<'_>,
+        number: Number,
+        frame: FramePlace,
+        out: &mut Vec<u8>,
+    ) {
         let place = Place { frame, event_at: located.at };
         let stands_here = |item: &Item| item.place == place;
         match &located.event {
@@ -370,7 +396,11 @@ impl State {
         let session = self.sessions.get(client)?;
         Some(SessionFacts {
             header: session.header.as_ref().map(|(_, header)| header.clone()),
-            subscriptions: session.subscriptions.iter().map(|(filter, (_, s))| (Arc::clone(filter), *s)).collect(),
+            subscriptions: session
+                .subscriptions
+                .iter()
+                .map(|(filter, (_, s))| (Arc::clone(filter), *s))
+                .collect(),
             taken: session.taken.keys().copied().collect(),
         })
     }
@@ -448,7 +478,10 @@ impl Session {
     }
 
     fn is_void(&self) -> bool {
-        self.header.is_none() && self.subscriptions.is_empty() && self.queue.is_empty() && self.taken.is_empty()
+        self.header.is_none()
+            && self.subscriptions.is_empty()
+            && self.queue.is_empty()
+            && self.taken.is_empty()
     }
 }
 

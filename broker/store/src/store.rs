@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::StoreError;
-use crate::event::{Event, Number, PacketId, QoSAndRetain, SessionHeader, Stage, StoredMessage, Subscription};
+use crate::event::{
+    Event, Number, PacketId, QoSAndRetain, SessionHeader, Stage, StoredMessage, Subscription,
+};
 use crate::ticket::Ticket;
 
 /// Keeps records and what they amount to.
@@ -34,7 +36,11 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why it cannot be read.
-    fn message(&self, client: &str, number: Number) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError>;
+    fn message(
+        &self,
+        client: &str,
+        number: Number,
+    ) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError>;
 
     /// The topics for which a message is retained, in no order.
     fn retained_topics(&self) -> Vec<Arc<str>>;

@@ -73,12 +73,18 @@ impl Tail {
     ///
     /// # Errors
     /// It is too large, or too much waits to be written.
-    pub(crate) fn push(&mut self, frame: &Unnumbered, number: Number, config: &Config) -> Result<FramePlace, StoreError> {
+    pub(crate) fn push(
+        &mut self,
+        frame: &Unnumbered,
+        number: Number,
+        config: &Config,
+    ) -> Result<FramePlace, StoreError> {
         let too_large = || StoreError::TooLarge { bytes: frame.len(), bytes_max: RECORD_BYTES_MAX };
         if frame.len() > RECORD_BYTES_MAX {
             return Err(too_large());
         }
-        if self.backlog_bytes > 0 && self.backlog_bytes.saturating_add(frame.len()) > config.backlog_bytes_max {
+        if self.backlog_bytes > 0 && self.backlog_bytes.saturating_add(frame.len()) > config.backlog_bytes_max
+        {
             return Err(StoreError::Backlog { bytes_max: config.backlog_bytes_max });
         }
         let frame_bytes = u32::try_from(frame.len()).map_err(|_| too_large())?;
@@ -150,7 +156,8 @@ impl Tail {
     /// A frame that is not written yet.
     pub(crate) fn frame(&self, place: FramePlace) -> Option<Vec<u8>> {
         let chunks = self.writing.as_deref().into_iter().chain(&self.chunks);
-        let chunk = chunks.filter(|chunk| chunk.segment == place.segment && chunk.start <= place.at).last()?;
+        let chunk =
+            chunks.filter(|chunk| chunk.segment == place.segment && chunk.start <= place.at).last()?;
         let from = (place.at - chunk.start) as usize;
         let until = from.checked_add(place.bytes as usize)?;
         debug_assert!(place.bytes as usize >= FRAME_HEAD_BYTES, "a frame has a head");

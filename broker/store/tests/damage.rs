@@ -43,7 +43,9 @@ fn reported_or_whole(files: &Files, expected: &Snapshot, damage: &str) -> bool {
             assert!(snapshot(&store) == *expected, "{damage}: something acknowledged was lost silently");
             false
         }
-        Err(error @ (OpenError::Corrupt { .. } | OpenError::Missing { .. } | OpenError::NewerFormat { .. })) => {
+        Err(
+            error @ (OpenError::Corrupt { .. } | OpenError::Missing { .. } | OpenError::NewerFormat { .. }),
+        ) => {
             assert!(error.to_string().contains("/sim/"), "{damage}: {error}");
             assert!(disk.files() == *files, "{damage}: something on the disk was changed");
             true

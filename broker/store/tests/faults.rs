@@ -39,7 +39,8 @@ fn work(disk: &SimDisk, records: &[Vec<Event>]) -> (usize, Option<StoreError>) {
 
 fn check(disk: &SimDisk, records: &[Vec<Event>], acknowledged: usize, what: &str) {
     let recovered = {
-        let store = LogStore::open_on(Arc::new(disk.clone()), small()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let store = LogStore::open_on(Arc::new(disk.clone()), small())
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
         let left = records_before(records, store.stats().next_number);
         assert!(left >= acknowledged, "{what}: {left} of {acknowledged} acknowledged records are left");
         assert!(snapshot(&store) == snapshot(&twin(&records[..left])), "{what}: another state");
@@ -124,7 +125,11 @@ fn reads_go_on_when_the_store_is_poisoned() {
     let lost = store.append(&[words::publish(2, &["a"])]);
     let lost_number = lost.number();
     assert!(matches!(lost.wait(), Err(StoreError::Poisoned { .. })));
-    assert_eq!(store.append(&[words::publish(3, &["a"])]).number(), 0, "it is as if it had not been appended");
+    assert_eq!(
+        store.append(&[words::publish(3, &["a"])]).number(),
+        0,
+        "it is as if it had not been appended"
+    );
     for (number, seed) in [(kept_number, 1), (lost_number, 2)] {
         assert_eq!(store.message("a", number).unwrap().unwrap().0, words::message(seed));
     }

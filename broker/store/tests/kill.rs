@@ -88,7 +88,10 @@ fn rounds(durability: &str, rounds: usize) {
         }
         let store = LogStore::open(folder.path(), config(durability)).unwrap();
         let left = records_before(&records, store.stats().next_number);
-        assert!(left >= acknowledged, "round {round}: {left} of {acknowledged} acknowledged records are left");
+        assert!(
+            left >= acknowledged,
+            "round {round}: {left} of {acknowledged} acknowledged records are left"
+        );
         assert!(snapshot(&store) == snapshot(&twin(&records[..left])), "round {round}: another state");
     }
     assert!(acknowledged > rounds, "work was done");

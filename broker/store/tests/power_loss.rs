@@ -48,7 +48,12 @@ impl Day {
     }
 
     fn acknowledged_after(&self, calls: usize) -> usize {
-        self.acknowledged.iter().take_while(|(at, _)| *at <= calls).map(|(_, count)| *count).last().unwrap_or(0)
+        self.acknowledged
+            .iter()
+            .take_while(|(at, _)| *at <= calls)
+            .map(|(_, count)| *count)
+            .last()
+            .unwrap_or(0)
     }
 
     fn states(&self) -> Vec<Snapshot> {
@@ -91,7 +96,10 @@ fn power_loss_during_recovery_loses_nothing_either() {
                 for loss in [Loss::All, Loss::Nothing, Loss::Random(77)] {
                     let store = open(&image.after_power_loss(again, loss));
                     let left = records_before(&day.records, store.stats().next_number);
-                    assert!(left == recovered || left >= day.acknowledged_after(calls), "{calls}, {again}, {loss:?}");
+                    assert!(
+                        left == recovered || left >= day.acknowledged_after(calls),
+                        "{calls}, {again}, {loss:?}"
+                    );
                     assert!(snapshot(&store) == states[left], "{calls}, {again}, {loss:?}: another state");
                 }
             }

@@ -15,7 +15,9 @@ pub mod words;
 
 use std::sync::Arc;
 
-use weirmq_store::{Compaction, Config, Durability, Event, LogStore, MemoryStore, SEGMENT_BYTES_MIN, Snapshot, Store};
+use weirmq_store::{
+    Compaction, Config, Durability, Event, LogStore, MemoryStore, SEGMENT_BYTES_MIN, Snapshot, Store,
+};
 
 /// Small segments, so that little work makes many; nothing happens by itself.
 pub fn small() -> Config {

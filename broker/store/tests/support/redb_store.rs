@@ -18,7 +18,8 @@ use super::words;
 const SESSIONS: TableDefinition<&str, u32> = TableDefinition::new("sessions");
 const RETAINED: TableDefinition<&str, u32> = TableDefinition::new("retained");
 /// QoS, no local, retain as published, identifier.
-const SUBSCRIPTIONS: TableDefinition<(&str, &str), (u8, bool, bool, u32)> = TableDefinition::new("subscriptions");
+const SUBSCRIPTIONS: TableDefinition<(&str, &str), (u8, bool, bool, u32)> =
+    TableDefinition::new("subscriptions");
 /// Seed, QoS, retain, stage, packet identifier, subscription identifiers.
 type WaitingRow = (u32, u8, bool, u8, u16, Vec<u32>);
 const QUEUE: TableDefinition<(&str, u64), WaitingRow> = TableDefinition::new("queue");
@@ -73,7 +74,8 @@ fn apply(write: &WriteTransaction, event: &Event, number: u64) {
         }
         Event::SessionEnded { client } => end(write, client),
         Event::Subscribed { client, filter, subscription: s } => {
-            let row = (s.qos.as_u8(), s.no_local, s.retain_as_published, s.identifier.map_or(0, |id| id.get()));
+            let row =
+                (s.qos.as_u8(), s.no_local, s.retain_as_published, s.identifier.map_or(0, |id| id.get()));
             write.open_table(SUBSCRIPTIONS).unwrap().insert((&**client, &**filter), row).unwrap();
         }
         Event::Unsubscribed { client, filter } => {
@@ -93,7 +95,9 @@ fn apply(write: &WriteTransaction, event: &Event, number: u64) {
         Event::Freed { from } => {
             write.open_table(TAKEN).unwrap().remove((&*from.client, from.packet_id.get())).unwrap();
         }
-        Event::RetainedCleared { topic } => drop(write.open_table(RETAINED).unwrap().remove(topic.as_str()).unwrap()),
+        Event::RetainedCleared { topic } => {
+            drop(write.open_table(RETAINED).unwrap().remove(topic.as_str()).unwrap())
+        }
         Event::SinkAppended { sink, record } => {
             write.open_table(SINKS).unwrap().insert((&**sink, number), &**record).unwrap();
         }
@@ -175,7 +179,8 @@ impl Store for RedbStore {
 
     fn clients(&self) -> Vec<Arc<str>> {
         let read = self.0.begin_read().unwrap();
-        let mut all: BTreeSet<Arc<str>> = self.queue_rows().into_keys().map(|(client, _)| client.into()).collect();
+        let mut all: BTreeSet<Arc<str>> =
+            self.queue_rows().into_keys().map(|(client, _)| client.into()).collect();
         for row in read.open_table(SESSIONS).unwrap().iter().unwrap() {
             all.insert(row.unwrap().0.value().into());
         }
@@ -195,7 +200,8 @@ impl Store for RedbStore {
         let read = self.0.begin_read().unwrap();
         let seed = read.open_table(SESSIONS).unwrap().get(client).unwrap().map(|seed| seed.value());
         let subscriptions = read.open_table(SUBSCRIPTIONS).unwrap();
-        let subscriptions = subscriptions.iter().unwrap().map(Result::unwrap).filter(|row| row.0.value().0 == client);
+        let subscriptions =
+            subscriptions.iter().unwrap().map(Result::unwrap).filter(|row| row.0.value().0 == client);
         let taken = read.open_table(TAKEN).unwrap();
         let taken = taken.iter().unwrap().map(Result::unwrap).filter(|row| row.0.value().0 == client);
         Some(SessionFacts {

@@ -199,7 +199,10 @@ impl PowerLoss {
                     (Loss::Random(_), Call::Write(inode, at, bytes)) => {
                         for (sector, part) in bytes.chunks(SECTOR_BYTES).enumerate() {
                             if next() % 2 == 0 {
-                                write(content, &Call::Write(*inode, at + sector * SECTOR_BYTES, part.to_vec()));
+                                write(
+                                    content,
+                                    &Call::Write(*inode, at + sector * SECTOR_BYTES, part.to_vec()),
+                                );
                             }
                         }
                     }
@@ -209,7 +212,10 @@ impl PowerLoss {
             }
         }
         let Self { durable, names, .. } = self;
-        names.into_iter().map(|(name, inode)| (name, durable.get(&inode).cloned().unwrap_or_default())).collect()
+        names
+            .into_iter()
+            .map(|(name, inode)| (name, durable.get(&inode).cloned().unwrap_or_default()))
+            .collect()
     }
 }
 

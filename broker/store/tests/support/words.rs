@@ -11,7 +11,8 @@ use weirmq_core::message::{Properties, Publisher, QoS};
 use weirmq_core::topic::TopicName;
 use weirmq_store::Event;
 use weirmq_store::event::{
-    PacketId, Published, Recipient, RetainChange, Sender, SessionHeader, Stage, StoredMessage, StoredWill, Subscription,
+    PacketId, Published, Recipient, RetainChange, Sender, SessionHeader, Stage, StoredMessage, StoredWill,
+    Subscription,
 };
 
 pub fn id(number: u16) -> PacketId {
