@@ -1,1 +1,52 @@
-//! To be written.
+//! The durable store: an append-only segmented log, and the state that its records amount to.
+//!
+//! A caller hands over a **record**, a list of [`Event`]s that come true together or not at all, and gets a
+//! [`Ticket`]: the promise that the record is durable. [`LogStore`] keeps records on a disk, [`MemoryStore`]
+//! keeps them nowhere; both are a [`Store`]. The format, the guarantees and the calling order are in the
+//! crate's `README.md`.
+//!
+//! # Layout
+//! - [`store`](Store): the trait, and a [`Snapshot`] of everything that a store holds
+//! - [`event`]: what can be said in a record
+//! - [`ticket`](Ticket): what waits for a commit, and how it is told
+//! - [`config`](Config): durability and every limit
+//! - [`error`](StoreError): why the store refuses, and why a folder cannot be opened
+//! - [`disk`]: the files beneath, behind a trait that tests can break
+//! - `log_store`: the [`Store`] on a log: `append`, reads, opening and closing
+//! - `commit`: the thread that writes and syncs for all who wait
+//! - `tail`: what is appended and not written yet
+//! - `recover`: from files to state, and what was cut
+//! - `compact`: copying forward what is live, giving back the rest
+//! - `state`: the reducer from events to state, and its index
+//! - `format`, `frame`, `segment`, `mark`, `codec`: bytes; the format of the README
+//! - `memory`: the twin without a disk
+#![forbid(unsafe_code)]
+
+mod codec;
+mod commit;
+mod compact;
+mod config;
+pub mod disk;
+mod error;
+pub mod event;
+mod format;
+mod frame;
+mod log_store;
+mod mark;
+mod memory;
+mod recover;
+mod segment;
+mod state;
+mod store;
+mod tail;
+mod ticket;
+
+pub use compact::CompactStep;
+pub use config::{Compaction, Config, Durability, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use error::{OpenError, StoreError};
+pub use event::Event;
+pub use log_store::{LogStore, Stats};
+pub use memory::MemoryStore;
+pub use recover::{Cut, Recovery};
+pub use store::{Queued, SessionFacts, SessionSnapshot, Snapshot, Store};
+pub use ticket::Ticket;

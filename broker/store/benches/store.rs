@@ -1,0 +1,281 @@
+//! What the store costs, against what the same disk can do in the same run. Figures are of use as ratios.
+//!
+//! `cargo bench -p weirmq-store`; `TMPDIR` chooses the disk. For one core: `taskset -c 0 cargo bench ...`.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench stops where it fails")]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput};
+use weirmq_core::message::{Properties, Publisher, QoS};
+use weirmq_core::topic::TopicName;
+use weirmq_store::event::{Published, Recipient, RetainChange, Stage, StoredMessage};
+use weirmq_store::{CompactStep, Compaction, Config, Durability, Event, LogStore, Store};
+
+const BATCH: usize = 256;
+const PAYLOAD_BYTES: usize = 128;
+
+fn publish(clients: &[Arc<str>], payload_bytes: usize) -> Event {
+    Event::Published(Published {
+        message: Arc::new(StoredMessage {
+            topic: TopicName::new("factory/hall-3/press-17/temperature").unwrap(),
+            payload: Bytes::from(vec![b'x'; payload_bytes]),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Properties::default(),
+            publisher: Publisher::Client { client_id: "press-17".into(), principal: "press-17".into() },
+            received_unix_ms: 1_764_000_000_000,
+            expires_unix_ms: None,
+            hops: 0,
+        }),
+        recipients: clients
+            .iter()
+            .map(|client| Recipient {
+                client: Arc::clone(client),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                identifiers: Arc::from([]),
+                stage: Stage::Waiting,
+            })
+            .collect(),
+        retain: RetainChange::Keep,
+        taken_from: None,
+    })
+}
+
+fn client(number: usize) -> Arc<str> {
+    format!("client-{number:05}").into()
+}
+
+fn open(folder: &Path, durability: Durability) -> LogStore {
+    LogStore::open(folder, Config { durability, ..Config::default() }).unwrap()
+}
+
+fn per_second(count: usize, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
+
+/// 256 publishers that wait for their tickets, against a write of the same bytes and fdatasync, turn by turn.
+fn batches_against_the_bare_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("store"), Durability::Fsync);
+    let mut bare = File::create(folder.path().join("bare")).unwrap();
+    let event = publish(&[client(0)], PAYLOAD_BYTES);
+    let batch = |store: &LogStore| {
+        let tickets: Vec<_> = (0..BATCH).map(|_| store.append(std::slice::from_ref(&event))).collect();
+        tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
+    };
+    batch(&store);
+    let before = store.stats().log_bytes;
+    batch(&store);
+    let bytes = vec![b'x'; (store.stats().log_bytes - before) as usize];
+    let (mut store_took, mut bare_took) = (Duration::ZERO, Duration::ZERO);
+    let rounds = 400;
+    for _ in 0..rounds {
+        let started = Instant::now();
+        batch(&store);
+        store_took += started.elapsed();
+        let started = Instant::now();
+        bare.write_all(&bytes).unwrap();
+        bare.sync_data().unwrap();
+        bare_took += started.elapsed();
+    }
+    println!(
+        "batches of {BATCH}, fsync: {:.0} msg/s; bare append and fdatasync of the same bytes: {:.0} msg/s; ratio {:.2}",
+        per_second(rounds * BATCH, store_took),
+        per_second(rounds * BATCH, bare_took),
+        bare_took.as_secs_f64() / store_took.as_secs_f64(),
+    );
+}
+
+/// As above, with publishers that do not wait for each other: 256 tickets are waited for while the next 256
+/// records are appended, as when many connections publish.
+fn overlapping_batches_against_the_bare_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("store"), Durability::Fsync);
+    let mut bare = File::create(folder.path().join("bare")).unwrap();
+    let event = publish(&[client(0)], PAYLOAD_BYTES);
+    let batch = || (0..BATCH).map(|_| store.append(std::slice::from_ref(&event))).collect::<Vec<_>>();
+    batch().into_iter().for_each(|ticket| ticket.wait().unwrap());
+    let before = store.stats().log_bytes;
+    batch().into_iter().for_each(|ticket| ticket.wait().unwrap());
+    let bytes = vec![b'x'; (store.stats().log_bytes - before) as usize];
+    let (mut store_took, mut bare_took) = (Duration::ZERO, Duration::ZERO);
+    let (turns, rounds) = (20, 20);
+    for _ in 0..turns {
+        let started = Instant::now();
+        let mut waiting = batch();
+        for _ in 1..rounds {
+            let next = batch();
+            waiting.into_iter().for_each(|ticket| ticket.wait().unwrap());
+            waiting = next;
+        }
+        waiting.into_iter().for_each(|ticket| ticket.wait().unwrap());
+        store_took += started.elapsed();
+        let started = Instant::now();
+        for _ in 0..rounds {
+            bare.write_all(&bytes).unwrap();
+            bare.sync_data().unwrap();
+        }
+        bare_took += started.elapsed();
+    }
+    let count = turns * rounds * BATCH;
+    println!(
+        "overlapping batches of {BATCH}, fsync: {:.0} msg/s; bare: {:.0} msg/s; ratio {:.2}",
+        per_second(count, store_took),
+        per_second(count, bare_took),
+        bare_took.as_secs_f64() / store_took.as_secs_f64(),
+    );
+}
+
+/// As fast as it goes, each message acknowledged by its receiver at once.
+fn interval_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Durability::Interval(Duration::from_millis(100)));
+    let clients = [client(0)];
+    let event = publish(&clients, PAYLOAD_BYTES);
+    let [receiver] = clients;
+    let count = 1_000_000;
+    let started = Instant::now();
+    let mut oldest = std::collections::VecDeque::new();
+    for _ in 0..count {
+        oldest.push_back(store.append(std::slice::from_ref(&event)));
+        if oldest.len() > 4_096 {
+            oldest.pop_front().unwrap().wait().unwrap();
+        }
+    }
+    oldest.into_iter().for_each(|ticket| ticket.wait().unwrap());
+    let took = started.elapsed();
+    println!("interval: {:.0} msg/s published and queued", per_second(count, took));
+    let started = Instant::now();
+    let mut last = None;
+    for queued in store.queue(&receiver, 0, usize::MAX) {
+        let settled = Event::Settled { client: Arc::clone(&receiver), number: queued.number };
+        last = Some(store.append(std::slice::from_ref(&settled)));
+    }
+    last.unwrap().wait().unwrap();
+    println!("interval: {:.0} acknowledgements/s", per_second(count, started.elapsed()));
+}
+
+fn opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Durability::Os);
+    let events: Vec<_> = (0..100).map(|number| publish(&[client(number)], PAYLOAD_BYTES)).collect();
+    let mut last = None;
+    for event in events.iter().cycle().take(1_000_000) {
+        loop {
+            let ticket = store.append(std::slice::from_ref(event));
+            if ticket.number() > 0 {
+                last = Some(ticket);
+                break;
+            }
+            // The backlog is full.
+            last.take().unwrap().wait().unwrap();
+        }
+    }
+    last.unwrap().wait().unwrap();
+    store.close().unwrap();
+    let started = Instant::now();
+    let store = open(folder.path(), Durability::Os);
+    let took = started.elapsed();
+    let recovery = store.recovery();
+    println!("opening: {} queued messages, {} bytes of log, in {took:.2?}", recovery.queued, recovery.bytes);
+    let started = Instant::now();
+    let mut read = 0;
+    for number in 0..10 {
+        let client = client(number);
+        for queued in store.queue(&client, 0, usize::MAX) {
+            store.message(&client, queued.number).unwrap().unwrap();
+            read += 1;
+        }
+    }
+    println!("reading back: {:.0} msg/s", per_second(read, started.elapsed()));
+}
+
+fn fan_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Durability::Os);
+    let clients: Vec<_> = (0..1_000).map(client).collect();
+    let payload_bytes = 64 * 1024;
+    let before = store.stats().log_bytes;
+    store.append(&[publish(&clients, payload_bytes)]).wait().unwrap();
+    let bytes = store.stats().log_bytes - before;
+    println!("fan-out to 1,000 sessions: {bytes} bytes for a payload of {payload_bytes}");
+}
+
+/// How long an append takes at worst while a log of live messages is copied forward.
+fn pause() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { durability: Durability::Os, compaction: Compaction::Manual, ..Config::default() };
+    let store = LogStore::open(folder.path(), config).unwrap();
+    let event = publish(&[client(0)], PAYLOAD_BYTES);
+    let append = |store: &LogStore| drop(store.append(std::slice::from_ref(&event)));
+    for _ in 0..600_000 {
+        append(&store);
+    }
+    store.sync().wait().unwrap();
+    let worst = |store: &LogStore, going: &dyn Fn() -> bool| {
+        let mut all = Vec::new();
+        while going() {
+            let started = Instant::now();
+            append(store);
+            all.push(started.elapsed());
+            std::thread::yield_now();
+        }
+        all.sort_unstable();
+        let at = |part: f64| all.get((all.len() as f64 * part) as usize).copied().unwrap_or_default();
+        format!("{:.1?} (99.9 %), {:.1?} (worst)", at(0.999), all.last().copied().unwrap_or_default())
+    };
+    let quiet_until = Instant::now() + Duration::from_millis(500);
+    let quiet = worst(&store, &|| Instant::now() < quiet_until);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let started = Instant::now();
+            let (mut bytes, mut given_back) = (0, 0);
+            while given_back == 0 {
+                match store.compact_step().unwrap() {
+                    CompactStep::Copied { bytes: step } => bytes += step,
+                    CompactStep::GaveBack { .. } => given_back += 1,
+                    CompactStep::Idle => break,
+                }
+            }
+            println!("compaction: {bytes} live bytes copied in {:.2?}", started.elapsed());
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let busy = worst(&store, &|| !done.load(std::sync::atomic::Ordering::SeqCst));
+        println!("append: {quiet} without, {busy} with compaction");
+    });
+}
+
+fn main() {
+    batches_against_the_bare_disk();
+    overlapping_batches_against_the_bare_disk();
+    interval_mode();
+    opening();
+    fan_out();
+    pause();
+    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Durability::Interval(Duration::from_millis(100)));
+    let receiver = client(0);
+    let event = publish(std::slice::from_ref(&receiver), PAYLOAD_BYTES);
+    let mut group = criterion.benchmark_group("interval");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("256 published, awaited and settled", |bencher| {
+        bencher.iter(|| {
+            let tickets: Vec<_> = (0..BATCH).map(|_| store.append(std::slice::from_ref(&event))).collect();
+            for ticket in tickets {
+                let number = ticket.number();
+                ticket.wait().unwrap();
+                drop(store.append(&[Event::Settled { client: Arc::clone(&receiver), number }]));
+            }
+        });
+    });
+    group.finish();
+    criterion.final_summary();
+}

@@ -1,0 +1,242 @@
+//! The commit thread: takes what was appended, writes it, and syncs it for all who wait.
+//!
+//! While it syncs, the next chunk grows; that is what makes one fsync serve many. After a sync those who
+//! waited come back one by one, so it gathers for as long as they keep coming, within bounds; whoever is alone
+//! does not wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Durability;
+use crate::disk::DiskFile;
+use crate::error::StoreError;
+use crate::log_store::{Inner, Segment, Shared, poisoned};
+use crate::mark::Position;
+use crate::segment::{self, Header};
+use crate::tail::Chunk;
+use crate::ticket::Level;
+
+/// Where nothing waits for an fsync, this many frames are worth a write...
+const GATHER_FRAMES: u64 = 64;
+/// ...and none is waited for longer than this.
+const GATHER_US_MAX: u64 = 100;
+/// Where an fsync is waited for, and the last one has served several, gathering ends when nothing has come for
+/// this part of what the last fsync took...
+const GATHER_QUIET_PART: u32 = 64;
+/// ...or after this part of it...
+const GATHER_SYNC_PART: u32 = 8;
+/// ...and at most this.
+const GATHER_SYNC_US_MAX: u64 = 2_000;
+
+/// What there is to do.
+enum Job {
+    Write(Arc<Chunk>),
+    Sync,
+    /// All is written; sync and end.
+    Close,
+    /// The store is poisoned.
+    Stop,
+}
+
+/// The end of the log as the commit thread has written it.
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    file: Arc<dyn DiskFile>,
+    end: Position,
+    /// The last frame that was written.
+    sequence: u64,
+    /// Since when something is written and not synced.
+    unsynced_since: Option<Instant>,
+    frames_last: u64,
+    sync_took: Duration,
+}
+
+impl Committer {
+    /// Goes on at `end` of `file`.
+    pub(crate) fn new(shared: Arc<Shared>, file: Arc<dyn DiskFile>, end: Position) -> Self {
+        Self {
+            shared,
+            file,
+            end,
+            sequence: 0,
+            unsynced_since: None,
+            frames_last: 1,
+            sync_took: Duration::ZERO,
+        }
+    }
+
+    /// Works until the store is closed or poisoned.
+    pub(crate) fn run(mut self) {
+        loop {
+            let outcome = match self.next_job() {
+                Job::Write(chunk) => self.write(chunk),
+                Job::Sync => self.sync(),
+                Job::Close => {
+                    if let Err(error) = self.sync().and_then(|()| self.close()) {
+                        self.shared.poison(error);
+                    }
+                    return self.shared.progress.fail(StoreError::Closed);
+                }
+                Job::Stop => return self.shared.give_up(),
+            };
+            if let Err(error) = outcome {
+                return self.shared.poison(error);
+            }
+        }
+    }
+
+    fn next_job(&self) -> Job {
+        let mut inner = self.shared.inner.lock();
+        let mut gather = None;
+        loop {
+            inner.wake_at_frames = u64::MAX;
+            if inner.refuses.is_some() && !inner.closing {
+                return Job::Stop;
+            }
+            let sync_wanted = inner.sync_wanted > self.shared.progress.reached(Level::Durable);
+            if let Some((frames, more)) = inner.tail.waiting() {
+                let gather = gather.get_or_insert_with(|| Gather::new(self));
+                let urgent = more || sync_wanted || inner.closing;
+                let Some(until) = gather.waits(frames, Instant::now()).filter(|_| !urgent) else {
+                    return inner.tail.take().map_or(Job::Stop, Job::Write);
+                };
+                inner.wake_at_frames = gather.enough_frames;
+                self.shared.work.wait_until(&mut inner, until);
+            } else if sync_wanted {
+                return Job::Sync;
+            } else if inner.closing {
+                return Job::Close;
+            } else {
+                inner.wake_at_frames = 1;
+                match self.sync_due() {
+                    Some(due) if Instant::now() >= due => return Job::Sync,
+                    Some(due) => {
+                        self.shared.work.wait_until(&mut inner, due);
+                    }
+                    None => self.shared.work.wait(&mut inner),
+                }
+            }
+        }
+    }
+
+    fn sync_due(&self) -> Option<Instant> {
+        match self.shared.config.durability {
+            Durability::Interval(interval) => self.unsynced_since.map(|since| since + interval),
+            Durability::Fsync | Durability::Os => None,
+        }
+    }
+
+    fn write(&mut self, chunk: Arc<Chunk>) -> Result<(), StoreError> {
+        if let Some(header) = chunk.begins {
+            self.begin_segment(header)?;
+        }
+        let name = segment::name(chunk.segment);
+        self.file
+            .write_all_at(&chunk.bytes, chunk.start.into())
+            .map_err(|error| poisoned("writing to", self.shared.disk.path(&name), &error))?;
+        let length = u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX);
+        self.end = Position { segment: chunk.segment, offset: chunk.start.saturating_add(length) };
+        self.sequence = chunk.sequence;
+        self.frames_last = chunk.frames;
+        let since = *self.unsynced_since.get_or_insert_with(Instant::now);
+        let mut inner = self.shared.inner.lock();
+        inner.tail.written(chunk);
+        if let Some(segment) = inner.segments.get_mut(&self.end.segment) {
+            segment.bytes = self.end.offset;
+        }
+        drop(inner);
+        self.shared.progress.reach(Level::Written, self.sequence);
+        match self.shared.config.durability {
+            Durability::Fsync => self.sync(),
+            Durability::Interval(interval) if since.elapsed() >= interval => self.sync(),
+            Durability::Interval(_) | Durability::Os => Ok(()),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        if self.unsynced_since.is_some() {
+            let started = Instant::now();
+            self.sync_file()?;
+            self.sync_took = started.elapsed();
+            // Before anybody is told: what was acknowledged is never beyond the mark, unless the power fails.
+            self.shared
+                .mark
+                .lock()
+                .note(self.end)
+                .map_err(|error| poisoned("writing to", self.shared.disk.path(crate::mark::NAME), &error))?;
+            self.unsynced_since = None;
+            self.shared.inner.lock().tail.durable = self.end;
+        }
+        self.shared.progress.reach(Level::Durable, self.sequence);
+        Ok(())
+    }
+
+    fn sync_file(&self) -> Result<(), StoreError> {
+        let name = segment::name(self.end.segment);
+        self.file.sync().map_err(|error| poisoned("syncing", self.shared.disk.path(&name), &error))
+    }
+
+    /// Ends the segment, which is durable then in every mode, and begins the next.
+    fn begin_segment(&mut self, header: Header) -> Result<(), StoreError> {
+        self.sync()?;
+        let mut mark = self.shared.mark.lock();
+        let file = crate::log_store::create_segment(&*self.shared.disk, &mut mark, header)?;
+        drop(mark);
+        let mut inner = self.shared.inner.lock();
+        let (bytes, segment) = (segment::HEADER_BYTES, header.segment);
+        inner.segments.insert(segment, Segment { file: Arc::clone(&file), bytes });
+        self.shared.consider_compaction(&mut inner);
+        drop(inner);
+        self.file = file;
+        self.end = Position { segment, offset: bytes };
+        Ok(())
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        let path = || self.shared.disk.path(crate::mark::NAME);
+        self.shared.mark.lock().sync().map_err(|error| poisoned("syncing", path(), &error))
+    }
+}
+
+/// Waiting a moment for more to write at once.
+struct Gather {
+    ends_at: Instant,
+    /// So many are enough.
+    enough_frames: u64,
+    /// Nothing new for so long is enough.
+    quiet: Duration,
+    frames_seen: u64,
+}
+
+impl Gather {
+    fn new(committer: &Committer) -> Self {
+        let took = committer.sync_took;
+        let (at_most, enough_frames, quiet) = match committer.shared.config.durability {
+            Durability::Fsync if committer.frames_last <= 1 => (Duration::ZERO, 1, Duration::ZERO),
+            Durability::Fsync => {
+                let at_most = (took / GATHER_SYNC_PART).min(Duration::from_micros(GATHER_SYNC_US_MAX));
+                (at_most, u64::MAX, took / GATHER_QUIET_PART)
+            }
+            Durability::Interval(_) | Durability::Os => {
+                let at_most = Duration::from_micros(GATHER_US_MAX);
+                (at_most, GATHER_FRAMES, at_most)
+            }
+        };
+        Self { ends_at: Instant::now() + at_most, enough_frames, quiet, frames_seen: 0 }
+    }
+
+    /// Until when to wait for more than these; `None` is no longer.
+    fn waits(&mut self, frames: u64, now: Instant) -> Option<Instant> {
+        let quiet = frames == self.frames_seen;
+        self.frames_seen = frames;
+        let goes_on = frames < self.enough_frames && now < self.ends_at && !quiet;
+        goes_on.then(|| self.ends_at.min(now + self.quiet))
+    }
+}
+
+impl Inner {
+    /// To be called after something was appended: whether the commit thread waits for that.
+    pub(crate) fn wakes_commit(&self) -> bool {
+        self.tail.waiting().is_some_and(|(frames, more)| more || frames >= self.wake_at_frames)
+    }
+}

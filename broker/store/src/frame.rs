@@ -1,0 +1,183 @@
+//! A frame: length, checksum, kind, body. What the log is made of behind a segment's header.
+//!
+//! The checksum is CRC32C, begun with the store's salt: bytes that a client sends as a payload can look like a
+//! frame of another store, never like one of this.
+
+use crate::codec::Reader;
+
+/// Length and checksum.
+pub(crate) const FRAME_HEAD_BYTES: usize = 8;
+
+/// The number at the end of a record's frame.
+const NUMBER_BYTES: usize = 8;
+
+/// What a frame is. The first byte of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Frame<'a> {
+    /// A record: its events, and the number of the first.
+    Record { events: &'a [u8], number: u64 },
+    /// Events that compaction has copied, and the number that the next record is to have.
+    Copies { events: &'a [u8], next_number: u64 },
+    /// Everything up to here was durable when the frame was written.
+    Durable { segment: u32, offset: u32 },
+}
+
+const KIND_RECORD: u8 = 1;
+const KIND_COPIES: u8 = 2;
+const KIND_DURABLE: u8 = 3;
+
+/// The length of a [`Frame::Durable`], with its head.
+const DURABLE_FRAME_BYTES: usize = FRAME_HEAD_BYTES + 1 + 8;
+
+/// What the checksum begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Salt(u32);
+
+impl Salt {
+    pub(crate) fn new(salt: u64) -> Self {
+        Self(crc32c::crc32c(&salt.to_le_bytes()))
+    }
+}
+
+/// A frame of events that lacks only its number: everything that can be done before the log is locked.
+#[derive(Debug)]
+pub(crate) struct Unnumbered {
+    bytes: Vec<u8>,
+    checksum: u32,
+}
+
+impl Unnumbered {
+    /// A record's frame; `write` appends the events.
+    pub(crate) fn record(salt: Salt, capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        Self::new(salt, KIND_RECORD, capacity, write)
+    }
+
+    /// A frame of copies; `write` appends the events.
+    pub(crate) fn copies(salt: Salt, capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        Self::new(salt, KIND_COPIES, capacity, write)
+    }
+
+    fn new(salt: Salt, kind: u8, capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut bytes = Vec::with_capacity(capacity + FRAME_HEAD_BYTES + 1);
+        bytes.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
+        bytes.push(kind);
+        write(&mut bytes);
+        // A frame that is too large for its length is too large for the store, which refuses it.
+        let length = u32::try_from(bytes.len() - FRAME_HEAD_BYTES + NUMBER_BYTES).unwrap_or(u32::MAX);
+        let mut checksum = crc32c::crc32c_append(salt.0, &length.to_le_bytes());
+        if let Some((head, body)) = bytes.split_first_chunk_mut::<FRAME_HEAD_BYTES>() {
+            let [a, b, c, d] = length.to_le_bytes();
+            *head = [a, b, c, d, 0, 0, 0, 0];
+            checksum = crc32c::crc32c_append(checksum, body);
+        }
+        Self { bytes, checksum }
+    }
+
+    /// How long the frame is.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() + NUMBER_BYTES
+    }
+
+    /// Its events.
+    pub(crate) fn events(&self) -> &[u8] {
+        self.bytes.get(FRAME_HEAD_BYTES + 1..).unwrap_or_default()
+    }
+
+    /// Appends the whole frame to `out`.
+    pub(crate) fn write(&self, number: u64, out: &mut Vec<u8>) {
+        let number = number.to_le_bytes();
+        let checksum = crc32c::crc32c_append(self.checksum, &number);
+        out.extend_from_slice(self.bytes.get(..4).unwrap_or_default());
+        out.extend_from_slice(&checksum.to_le_bytes());
+        out.extend_from_slice(self.bytes.get(FRAME_HEAD_BYTES..).unwrap_or_default());
+        out.extend_from_slice(&number);
+    }
+}
+
+/// Appends a [`Frame::Durable`].
+pub(crate) fn write_durable(salt: Salt, segment: u32, offset: u32, out: &mut Vec<u8>) {
+    let mut body = [0; DURABLE_FRAME_BYTES - FRAME_HEAD_BYTES];
+    let length = (body.len() as u32).to_le_bytes();
+    let fields = [KIND_DURABLE].into_iter().chain(segment.to_le_bytes()).chain(offset.to_le_bytes());
+    body.iter_mut().zip(fields).for_each(|(place, byte)| *place = byte);
+    let checksum = crc32c::crc32c_append(crc32c::crc32c_append(salt.0, &length), &body);
+    out.extend_from_slice(&length);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out.extend_from_slice(&body);
+}
+
+/// Reads the frame at the front of `bytes`, and says how long it is.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn read(salt: Salt, bytes: &[u8]) -> Result<(Frame<'_>, usize), &'static str> {
+    const SHORT: &str = "a frame ends too early";
+    let mut reader = Reader::new(bytes);
+    let length_bytes = reader.take(4).map_err(|_| SHORT)?;
+    let length = Reader::new(length_bytes).u32().map_err(|_| SHORT)? as usize;
+    let checksum = reader.u32().map_err(|_| SHORT)?;
+    let body = reader.take(length).map_err(|_| SHORT)?;
+    if crc32c::crc32c_append(crc32c::crc32c_append(salt.0, length_bytes), body) != checksum {
+        return Err("the checksum of a frame is wrong");
+    }
+    let frame = read_body(body).ok_or("a frame is of no known kind")?;
+    Ok((frame, FRAME_HEAD_BYTES + length))
+}
+
+fn read_body(body: &[u8]) -> Option<Frame<'_>> {
+    let (kind, rest) = body.split_first()?;
+    if *kind == KIND_DURABLE {
+        let mut reader = Reader::new(rest);
+        return Some(Frame::Durable { segment: reader.u32().ok()?, offset: reader.u32().ok()? });
+    }
+    let (events, number) = rest.split_last_chunk()?;
+    let number = u64::from_le_bytes(*number);
+    match *kind {
+        KIND_RECORD => Some(Frame::Record { events, number }),
+        KIND_COPIES => Some(Frame::Copies { events, next_number: number }),
+        _ => None,
+    }
+}
+
+/// How long the frame at the front of `bytes` says that it is, with its head.
+pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
+    Some(Reader::new(bytes).u32().ok()? as usize + FRAME_HEAD_BYTES)
+}
+
+/// Whether any [`Frame::Durable`] in `bytes`, at whatever offset, says that `segment` was durable beyond
+/// `offset`.
+pub(crate) fn any_says_durable_beyond(salt: Salt, bytes: &[u8], segment: u32, offset: u32) -> bool {
+    let length = ((DURABLE_FRAME_BYTES - FRAME_HEAD_BYTES) as u32).to_le_bytes();
+    bytes.windows(DURABLE_FRAME_BYTES).filter(|window| window.starts_with(&length)).any(|window| {
+        matches!(read(salt, window), Ok((Frame::Durable { segment: s, offset: o }, _)) if (s, o) > (segment, offset))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_comes_back_and_a_flipped_bit_anywhere_is_seen() {
+        let salt = Salt::new(7);
+        let mut bytes = Vec::new();
+        Unnumbered::record(salt, 0, |out| out.extend_from_slice(b"events")).write(42, &mut bytes);
+        assert_eq!(read(salt, &bytes), Ok((Frame::Record { events: b"events", number: 42 }, bytes.len())));
+        assert!(read(Salt::new(8), &bytes).is_err(), "a frame of another store");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(salt, &flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_found_behind_anything() {
+        let salt = Salt::new(7);
+        let mut bytes = vec![0xAA; 13];
+        write_durable(salt, 3, 100, &mut bytes);
+        assert!(any_says_durable_beyond(salt, &bytes, 3, 99));
+        assert!(!any_says_durable_beyond(salt, &bytes, 3, 100));
+        assert!(!any_says_durable_beyond(Salt::new(1), &bytes, 3, 99));
+    }
+}

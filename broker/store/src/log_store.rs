@@ -1,0 +1,572 @@
+//! The store on a log.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::commit::Committer;
+use crate::compact::{CompactStep, Victim};
+use crate::config::{Compaction, Config, Durability};
+use crate::disk::{Disk, DiskFile, OsDisk};
+use crate::error::{OpenError, StoreError};
+use crate::event::{Event, Number, StoredMessage};
+use crate::format::{self, EventView};
+use crate::frame::{self, Frame, Salt, Unnumbered};
+use crate::mark::{self, Mark, Position};
+use crate::recover::{self, Recovered, Recovery, io_error};
+use crate::segment::{self, HEADER_BYTES, Header};
+use crate::state::{FramePlace, Place, State};
+use crate::store::{Queued, SessionFacts, Store};
+use crate::tail::Tail;
+use crate::ticket::{Level, Progress, Ticket};
+
+/// What an event takes at most without its texts and payloads, for the first size of a buffer.
+const EVENT_BYTES_GUESS: usize = 160;
+
+/// A store on an append-only log in a folder.
+///
+/// Dropping it closes it: everything that was appended is written and synced.
+pub struct LogStore {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    recovery: Recovery,
+    /// Held for as long as the files are used.
+    _folder: Box<dyn Any + Send + Sync>,
+}
+
+/// What the store's threads share.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) config: Config,
+    pub(crate) salt: Salt,
+    pub(crate) inner: Mutex<Inner>,
+    /// The commit thread waits for this.
+    pub(crate) work: Condvar,
+    /// The compaction thread waits for this.
+    pub(crate) compaction: Condvar,
+    pub(crate) progress: Arc<Progress>,
+    /// Locked after `inner`, or alone.
+    pub(crate) mark: Mutex<Mark>,
+    /// Locked before `inner`.
+    pub(crate) victim: Mutex<Option<Victim>>,
+}
+
+/// What is under the store's lock.
+pub(crate) struct Inner {
+    pub(crate) tail: Tail,
+    pub(crate) state: State,
+    pub(crate) segments: BTreeMap<u32, Segment>,
+    /// Why nothing is taken any more.
+    pub(crate) refuses: Option<StoreError>,
+    pub(crate) closing: bool,
+    /// The commit thread wants to be woken when so many frames wait.
+    pub(crate) wake_at_frames: u64,
+    /// Somebody waits for all up to this sequence to be synced, whatever the durability.
+    pub(crate) sync_wanted: u64,
+    pub(crate) compaction_wanted: bool,
+    pub(crate) compaction_fault: Option<StoreError>,
+}
+
+/// A segment that has a file.
+pub(crate) struct Segment {
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// How much is in it.
+    pub(crate) bytes: u32,
+}
+
+/// Figures of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Segments of the log.
+    pub segments: usize,
+    /// How large they are together.
+    pub log_bytes: u64,
+    /// How large a log of nothing but what is live would be at most.
+    pub live_bytes: u64,
+    /// Messages that wait or are under way, once per receiver.
+    pub queued: u64,
+    /// The number that the next record gets.
+    pub next_number: Number,
+    /// Records that were appended and do not survive power loss yet.
+    pub undurable_records: u64,
+    /// Why the store takes nothing more.
+    pub refuses: Option<StoreError>,
+    /// Why compaction has stopped: a segment cannot be read back.
+    pub compaction_fault: Option<StoreError>,
+}
+
+impl LogStore {
+    /// Opens the store in a folder, or begins one there. Its parent folders are created.
+    ///
+    /// # Errors
+    /// [`OpenError`], with nothing on the disk changed that was acknowledged.
+    pub fn open(folder: &Path, config: Config) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(OsDisk::new(folder)), config)
+    }
+
+    /// As [`LogStore::open`], on whatever a [`Disk`] is.
+    ///
+    /// # Errors
+    /// [`OpenError`], with nothing on the disk changed that was acknowledged.
+    pub fn open_on(disk: Arc<dyn Disk>, config: Config) -> Result<Self, OpenError> {
+        let folder = lock(&*disk)?;
+        let mut log = match recover::read(&*disk)? {
+            Some(recovered) => go_on(&*disk, recovered)?,
+            None => begin(&*disk)?,
+        };
+        let end = log.end;
+        let recovery = std::mem::take(&mut log.report);
+        let shared = Arc::new(Shared::new(disk, config, log));
+        let file = shared.inner.lock().segments.get(&end.segment).map(|segment| Arc::clone(&segment.file));
+        let mut threads = Vec::new();
+        if let Some(file) = file {
+            let committer = Committer::new(Arc::clone(&shared), file, end);
+            threads.push(spawn("store-commit", &shared, move |_| committer.run())?);
+        }
+        if shared.config.compaction == Compaction::Background {
+            shared.consider_compaction(&mut shared.inner.lock());
+            threads.push(spawn("store-compact", &shared, Shared::run_compactor)?);
+        }
+        Ok(Self { shared, threads, recovery, _folder: folder })
+    }
+
+    /// What opening it found.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Its figures.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let inner = self.shared.inner.lock();
+        Stats {
+            segments: inner.segments.len(),
+            log_bytes: inner.segments.values().map(|segment| u64::from(segment.bytes)).sum(),
+            live_bytes: inner.state.live_bytes(),
+            queued: inner.state.queued(),
+            next_number: inner.tail.next_number,
+            undurable_records: inner.tail.sequence - self.shared.progress.reached(Level::Durable),
+            refuses: inner.refuses.clone(),
+            compaction_fault: inner.compaction_fault.clone(),
+        }
+    }
+
+    /// One step of compaction, worth it or not: a piece of the oldest segment is copied forward, or the
+    /// segment is given back. For [`Compaction::Manual`].
+    ///
+    /// # Errors
+    /// Why it cannot go on. What has been copied is not lost.
+    pub fn compact_step(&self) -> Result<CompactStep, StoreError> {
+        self.shared.compact_step(true)
+    }
+
+    /// Writes and syncs everything, and ends the store's threads.
+    ///
+    /// # Errors
+    /// Why not all of it is durable.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.stop();
+        match &self.shared.inner.lock().refuses {
+            None | Some(StoreError::Closed) => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
+    }
+
+    fn stop(&mut self) {
+        let mut inner = self.shared.inner.lock();
+        inner.closing |= inner.refuses.is_none();
+        inner.refuses.get_or_insert(StoreError::Closed);
+        drop(inner);
+        self.shared.work.notify_one();
+        self.shared.compaction.notify_one();
+        for thread in self.threads.drain(..) {
+            // A thread that has panicked has nothing more to say here.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for LogStore {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for LogStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("LogStore").field("folder", &self.shared.disk.path("")).finish_non_exhaustive()
+    }
+}
+
+fn lock(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, OpenError> {
+    disk.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { path: disk.path("") },
+        io::ErrorKind::NotADirectory => OpenError::NotAFolder { path: disk.path("") },
+        _ => io_error(disk, "opening", "", error),
+    })
+}
+
+/// Begins a log where there is none.
+fn begin(disk: &dyn Disk) -> Result<Recovered, OpenError> {
+    let fail = |error| io_error(disk, "creating", mark::NAME, error);
+    let file = disk.create(mark::NAME).or_else(|error| match error.kind() {
+        // Its creation was interrupted before.
+        io::ErrorKind::AlreadyExists => disk.open(mark::NAME),
+        _ => Err(error),
+    });
+    // Hash maps have to be hard to predict too.
+    let salt = std::hash::RandomState::new().hash_one(std::process::id());
+    let mark = file.and_then(|file| Mark::create(file, salt)).map_err(fail)?;
+    disk.sync_folder().map_err(fail)?;
+    let recovered = recover::read(disk)?;
+    drop(mark);
+    match recovered {
+        Some(recovered) => go_on(disk, recovered),
+        None => Err(OpenError::Missing { path: disk.path(mark::NAME) }),
+    }
+}
+
+/// Goes on with a log that was read: in a segment of its own, so that a segment has one writer.
+fn go_on(disk: &dyn Disk, mut log: Recovered) -> Result<Recovered, OpenError> {
+    log.make_durable(disk)?;
+    log.tidy(disk)?;
+    let goes_on_in_last = log.last_is_empty && log.report.cut.is_none();
+    if !goes_on_in_last {
+        let header = Header {
+            segment: log.end.segment.saturating_add(1),
+            bytes_before: log.end.offset,
+            salt: log.mark.salt,
+            next_number: log.next_number,
+        };
+        let file = create_segment(disk, &mut log.mark, header).map_err(|error| match error {
+            StoreError::Poisoned { doing, path, cause, kind } => {
+                OpenError::Io { doing, path, source: io::Error::new(kind, cause.to_string()) }
+            }
+            other => OpenError::Io { doing: "opening", path: disk.path(""), source: io::Error::other(other) },
+        })?;
+        log.cut(disk)?;
+        log.segments.insert(header.segment, Segment { file, bytes: HEADER_BYTES });
+        log.end = Position { segment: header.segment, offset: HEADER_BYTES };
+    }
+    Ok(log)
+}
+
+/// Creates a segment. When this returns, it is on the disk, and the mark says so. When it fails, nothing of it
+/// is left if that can be helped.
+pub(crate) fn create_segment(
+    disk: &dyn Disk,
+    mark: &mut Mark,
+    header: Header,
+) -> Result<Arc<dyn DiskFile>, StoreError> {
+    let name = segment::name(header.segment);
+    let fail = |error: io::Error| {
+        // It may not be there, and it may not go away: it is known as unfinished in any case.
+        drop(disk.remove(&name));
+        poisoned("creating", disk.path(&name), &error)
+    };
+    let file = disk.create(&name).map_err(|error| poisoned("creating", disk.path(&name), &error))?;
+    file.write_all_at(&header.to_bytes(), 0)
+        .and_then(|()| file.sync())
+        .and_then(|()| disk.sync_folder())
+        .map_err(fail)?;
+    mark.begin_segment(Position { segment: header.segment, offset: HEADER_BYTES })
+        .map_err(|error| poisoned("writing to", disk.path(mark::NAME), &error))?;
+    Ok(file)
+}
+
+pub(crate) fn poisoned(doing: &'static str, path: PathBuf, error: &io::Error) -> StoreError {
+    StoreError::Poisoned { doing, path, cause: error.to_string().into(), kind: error.kind() }
+}
+
+fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let own = Arc::clone(shared);
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&own)).map_err(|source| {
+        shared.poison(StoreError::Closed);
+        OpenError::Io { doing: "starting a thread for", path: shared.disk.path(""), source }
+    })
+}
+
+impl Shared {
+    fn new(disk: Arc<dyn Disk>, config: Config, log: Recovered) -> Self {
+        let inner = Inner {
+            tail: Tail::new(log.mark.salt, log.end, log.next_number),
+            state: log.state,
+            segments: log.segments,
+            refuses: None,
+            closing: false,
+            wake_at_frames: u64::MAX,
+            sync_wanted: 0,
+            compaction_wanted: false,
+            compaction_fault: None,
+        };
+        Self {
+            disk,
+            config,
+            salt: Salt::new(log.mark.salt),
+            inner: Mutex::new(inner),
+            work: Condvar::new(),
+            compaction: Condvar::new(),
+            progress: Arc::new(Progress::default()),
+            mark: Mutex::new(log.mark),
+            victim: Mutex::new(None),
+        }
+    }
+
+    /// Nothing is taken any more, and nobody waits any longer.
+    pub(crate) fn poison(&self, error: StoreError) {
+        let mut inner = self.inner.lock();
+        inner.refuses = Some(error.clone());
+        drop(inner);
+        self.progress.fail(error);
+        self.work.notify_one();
+        self.compaction.notify_one();
+    }
+
+    /// Tells those who wait why nothing more is taken.
+    pub(crate) fn give_up(&self) {
+        let refuses = self.inner.lock().refuses.clone();
+        self.progress.fail(refuses.unwrap_or(StoreError::Closed));
+    }
+
+    /// As [`Shared::poison`], and gives the reason back.
+    pub(crate) fn poison_with(&self, error: StoreError) -> StoreError {
+        self.poison(error.clone());
+        error
+    }
+
+    /// Appends a frame and applies it to the state.
+    pub(crate) fn push(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        frame: &Unnumbered,
+        number: Number,
+    ) -> Result<u64, StoreError> {
+        if let Some(error) = &inner.refuses {
+            return Err(error.clone());
+        }
+        let Inner { tail, state, .. } = &mut **inner;
+        let place = tail.push(frame, number, &self.config)?;
+        // What was encoded a moment ago can be read; only the index can be full.
+        state.apply(frame.events(), number, place).map_err(|malformed| {
+            let path = self.disk.path(&segment::name(place.segment));
+            let error = StoreError::Corrupt { path, offset: place.at.into(), what: malformed.0 };
+            inner.refuses = Some(error.clone());
+            self.work.notify_one();
+            error
+        })
+    }
+
+    /// To be called after something was appended.
+    pub(crate) fn wake_commit(&self, mut inner: MutexGuard<'_, Inner>) {
+        let wake = inner.wakes_commit();
+        if wake {
+            inner.wake_at_frames = u64::MAX;
+        }
+        drop(inner);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
+    pub(crate) fn consider_compaction(&self, inner: &mut Inner) {
+        if self.config.compaction == Compaction::Background
+            && !inner.compaction_wanted
+            && inner.is_worth_compacting(self)
+        {
+            inner.compaction_wanted = true;
+            self.compaction.notify_one();
+        }
+    }
+
+    fn append(&self, record: &[Event]) -> Ticket {
+        let capacity = record.iter().map(event_bytes_guess).sum();
+        let frame = Unnumbered::record(self.salt, capacity, |out| {
+            record.iter().for_each(|event| format::write_event(event, out));
+        });
+        let mut inner = self.inner.lock();
+        let number = inner.tail.next_number;
+        let live_before = inner.state.live_bytes();
+        let count = match self.push(&mut inner, &frame, number) {
+            Ok(count) => count,
+            Err(error) => return Ticket::resolved(0, Err(error)),
+        };
+        inner.tail.next_number = number.saturating_add(count);
+        let sequence = inner.tail.sequence;
+        if inner.state.live_bytes() < live_before {
+            self.consider_compaction(&mut inner);
+        }
+        self.wake_commit(inner);
+        let level = match self.config.durability {
+            Durability::Fsync => Level::Durable,
+            Durability::Interval(_) | Durability::Os => Level::Written,
+        };
+        Ticket::on(&self.progress, level, sequence, number)
+    }
+
+    pub(crate) fn sync(&self) -> Ticket {
+        let mut inner = self.inner.lock();
+        if let Some(error) = inner.refuses.clone().filter(|_| !inner.closing) {
+            return Ticket::resolved(0, Err(error));
+        }
+        let sequence = inner.tail.sequence;
+        inner.sync_wanted = inner.sync_wanted.max(sequence);
+        drop(inner);
+        self.work.notify_one();
+        Ticket::on(&self.progress, Level::Durable, sequence, 0)
+    }
+
+    /// Reads the event that stands at the place that `find` finds.
+    fn read<T>(
+        &self,
+        find: impl FnOnce(&State) -> Option<Place>,
+        take: impl FnOnce(&EventView<'_>) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let inner = self.inner.lock();
+        let Some(place) = find(&inner.state) else { return Ok(None) };
+        let unwritten = inner.tail.frame(place.frame);
+        let file = inner.segments.get(&place.frame.segment).map(|segment| Arc::clone(&segment.file));
+        drop(inner);
+        let damaged = |what| StoreError::Corrupt {
+            path: self.disk.path(&segment::name(place.frame.segment)),
+            offset: place.frame.at.into(),
+            what,
+        };
+        let bytes = match (unwritten, file) {
+            (Some(bytes), _) => bytes,
+            (None, Some(file)) => self.read_frame(&*file, place.frame)?,
+            (None, None) => return Err(damaged("the segment is not there")),
+        };
+        let events = match frame::read(self.salt, &bytes).map_err(damaged)? {
+            (Frame::Record { events, .. } | Frame::Copies { events, .. }, _) => events,
+            (Frame::Durable { .. }, _) => return Err(damaged("another frame is there")),
+        };
+        let located = format::event(events, place.event_at).map_err(|malformed| damaged(malformed.0))?;
+        take(&located.event).map(Some).ok_or_else(|| damaged("another event is there"))
+    }
+
+    fn read_frame(&self, file: &dyn DiskFile, place: FramePlace) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = vec![0; place.bytes as usize];
+        let count = file.read_at(&mut bytes, place.at.into()).map_err(|error| StoreError::Read {
+            path: self.disk.path(&segment::name(place.segment)),
+            cause: error.to_string().into(),
+        })?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+}
+
+fn event_bytes_guess(event: &Event) -> usize {
+    match event {
+        Event::Published(published) => {
+            EVENT_BYTES_GUESS + published.message.payload.len() + published.recipients.len() * 32
+        }
+        Event::SinkAppended { record, .. } => EVENT_BYTES_GUESS + record.len(),
+        Event::KeySet { value, .. } => EVENT_BYTES_GUESS + value.len(),
+        _ => EVENT_BYTES_GUESS,
+    }
+}
+
+/// The message of a [`EventView::Published`].
+fn message_of(event: &EventView<'_>) -> Option<StoredMessage> {
+    match event {
+        EventView::Published(published) => format::read_message(published.message).ok(),
+        _ => None,
+    }
+}
+
+/// The message of a [`EventView::Published`] as `client` gets it.
+fn message_for(client: &str, event: &EventView<'_>) -> Option<(StoredMessage, Arc<[u32]>)> {
+    let EventView::Published(published) = event else { return None };
+    let recipient = published.recipients().find(|recipient| recipient.client == client)?;
+    let identifiers = recipient.identifiers().collect::<Option<_>>()?;
+    Some((message_of(event)?, identifiers))
+}
+
+impl Store for LogStore {
+    fn append(&self, record: &[Event]) -> Ticket {
+        self.shared.append(record)
+    }
+
+    fn sync(&self) -> Ticket {
+        self.shared.sync()
+    }
+
+    fn clients(&self) -> Vec<Arc<str>> {
+        self.shared.inner.lock().state.clients()
+    }
+
+    fn session(&self, client: &str) -> Option<SessionFacts> {
+        self.shared.inner.lock().state.session(client)
+    }
+
+    fn queue(&self, client: &str, from: Number, max: usize) -> Vec<Queued> {
+        self.shared.inner.lock().state.queue(client, from, max)
+    }
+
+    fn message(
+        &self,
+        client: &str,
+        number: Number,
+    ) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError> {
+        self.shared.read(|state| state.message(client, number), |event| message_for(client, event))
+    }
+
+    fn retained_topics(&self) -> Vec<Arc<str>> {
+        self.shared.inner.lock().state.retained_topics()
+    }
+
+    fn retained(&self, topic: &str) -> Result<Option<StoredMessage>, StoreError> {
+        self.shared.read(|state| state.retained(topic), message_of)
+    }
+
+    fn sinks(&self) -> Vec<Arc<str>> {
+        self.shared.inner.lock().state.sinks()
+    }
+
+    fn sink_records(&self, sink: &str, from: Number, max: usize) -> Result<Vec<(Number, Bytes)>, StoreError> {
+        let waiting = self.shared.inner.lock().state.sink_records(sink, from, max);
+        let mut records = Vec::with_capacity(waiting.len());
+        for (number, _) in waiting {
+            // By number, not by place: it may have been copied meanwhile.
+            let find = |state: &State| {
+                state.sink_records(sink, number, 1).first().filter(|r| r.0 == number).map(|r| r.1)
+            };
+            let record = self.shared.read(find, |event| match event {
+                EventView::SinkAppended { record, .. } => Some(Bytes::copy_from_slice(record)),
+                _ => None,
+            })?;
+            records.extend(record.map(|record| (number, record)));
+        }
+        Ok(records)
+    }
+
+    fn namespaces(&self) -> Vec<Arc<str>> {
+        self.shared.inner.lock().state.namespaces()
+    }
+
+    fn keys(&self, namespace: &str, from: &[u8], max: usize) -> Vec<Bytes> {
+        self.shared.inner.lock().state.keys(namespace, from, max)
+    }
+
+    fn value(&self, namespace: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.shared.read(
+            |state| state.value(namespace, key),
+            |event| match event {
+                EventView::KeySet { value, .. } => Some(Bytes::copy_from_slice(value)),
+                _ => None,
+            },
+        )
+    }
+}

@@ -1,0 +1,591 @@
+//! What all records amount to, and where in the log it stands. Payloads stay in the log: a queued message
+//! takes [`MessageSlot`] once and [`Waiting`] per receiver, 40 bytes for one receiver, at most 80 with what a
+//! growing vector has in reserve.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+
+use crate::codec::Malformed;
+use crate::event::{Number, PacketId, QoSAndRetain, RetainChange, SessionHeader, Stage, Subscription};
+use crate::format::{self, EventView, Located, PublishedView, RecipientView};
+use crate::store::{Queued, SessionFacts};
+
+/// Where a frame stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FramePlace {
+    pub(crate) segment: u32,
+    pub(crate) at: u32,
+    pub(crate) bytes: u32,
+}
+
+/// Where an event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) frame: FramePlace,
+    /// Where in the events of the frame.
+    pub(crate) event_at: u32,
+}
+
+/// What a copy of an event takes in the log besides the event: its frame, and a number.
+const COPY_OVERHEAD_BYTES: u64 = 32;
+
+/// Something that stands in the log and is live.
+#[derive(Debug, Clone, Copy)]
+struct Item {
+    place: Place,
+    event_bytes: u32,
+}
+
+impl Item {
+    fn live_bytes(self) -> u64 {
+        u64::from(self.event_bytes) + COPY_OVERHEAD_BYTES
+    }
+}
+
+/// A message that somebody still wants.
+#[derive(Debug, Clone, Copy)]
+struct MessageSlot {
+    item: Item,
+    /// How many: receivers, and the topic that retains it. 0: the slot is free, and `item.event_bytes` is the
+    /// next that is.
+    references: u32,
+}
+
+/// A message for one receiver.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    number: Number,
+    slot: u32,
+    /// 0 while it waits.
+    packet_id: u16,
+    qos_bits: u8,
+    flags: u8,
+}
+
+const WAITING_RETAIN: u8 = 1;
+const WAITING_RELEASED: u8 = 2;
+
+type ByText<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
+
+#[derive(Debug, Default)]
+struct Session {
+    header: Option<(Item, SessionHeader)>,
+    subscriptions: BTreeMap<Arc<str>, (Item, Subscription)>,
+    queue: VecDeque<Waiting>,
+    taken: BTreeMap<PacketId, Item>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Retained {
+    number: Number,
+    slot: u32,
+}
+
+/// The state.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    sessions: ByText<Session>,
+    messages: Messages,
+    retained: ByText<Retained>,
+    sinks: BTreeMap<Arc<str>, BTreeMap<Number, Item>>,
+    keys: BTreeMap<Arc<str>, BTreeMap<Bytes, Item>>,
+    /// Messages that wait or are under way, once per receiver.
+    queued: u64,
+    /// What a log of nothing but live events would take, without messages.
+    live_bytes: u64,
+}
+
+impl State {
+    /// Applies the events of a frame, whose first has the number `first_number`.
+    pub(crate) fn apply(
+        &mut self,
+        events: &[u8],
+        first_number: Number,
+        frame: FramePlace,
+    ) -> Result<u64, Malformed> {
+        let mut count = 0;
+        for located in format::events(events) {
+            self.apply_event(&located?, first_number.saturating_add(count), frame)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn apply_event(
+        &mut self,
+        located: &Located<'_>,
+        number: Number,
+        frame: FramePlace,
+    ) -> Result<(), Malformed> {
+        let event_bytes =
+            u32::try_from(located.bytes.len()).map_err(|_| Malformed("an event is too large"))?;
+        let item = Item { place: Place { frame, event_at: located.at }, event_bytes };
+        match &located.event {
+            EventView::SessionSet { client, session } => {
+                let header = self.session_mut(client).header.replace((item, session.clone()));
+                self.count(Some(item), header.map(|(before, _)| before));
+            }
+            EventView::SessionEnded { client } => self.end_session(client),
+            EventView::Subscribed { client, filter, subscription } => {
+                let subscriptions = &mut self.session_mut(client).subscriptions;
+                let before = subscriptions.insert(Arc::from(*filter), (item, *subscription));
+                self.count(Some(item), before.map(|(before, _)| before));
+            }
+            EventView::Unsubscribed { client, filter } => {
+                let before = self.sessions.get_mut(*client).and_then(|s| s.subscriptions.remove(*filter));
+                self.count(None, before.map(|(before, _)| before));
+                self.prune(client);
+            }
+            EventView::Published(published) => self.publish(published, number, item)?,
+            EventView::UnderWay { client, number, packet_id } => {
+                if let Some(waiting) = self.waiting_mut(client, *number) {
+                    waiting.packet_id = packet_id.get();
+                    waiting.flags &= !WAITING_RELEASED;
+                }
+            }
+            EventView::Released { client, number } => {
+                if let Some(waiting) =
+                    self.waiting_mut(client, *number).filter(|waiting| waiting.packet_id != 0)
+                {
+                    waiting.flags |= WAITING_RELEASED;
+                }
+            }
+            EventView::Settled { client, number } => self.settle(client, *number),
+            EventView::Taken { client, packet_id } => self.take(client, *packet_id, item),
+            EventView::Freed { client, packet_id } => {
+                let before =
+                    self.sessions.get_mut(*client).and_then(|session| session.taken.remove(packet_id));
+                self.count(None, before);
+                self.prune(client);
+            }
+            EventView::RetainedCleared { topic } => self.clear_retained(topic),
+            EventView::SinkAppended { copied, sink, .. } => {
+                let records = entry(&mut self.sinks, sink);
+                let before = records.insert(copied.unwrap_or(number), item);
+                self.count(Some(item), before);
+            }
+            EventView::SinkSettled { sink, number } => {
+                let before = remove(&mut self.sinks, sink, number);
+                self.count(None, before);
+            }
+            EventView::KeySet { namespace, key, .. } => {
+                let keys = entry(&mut self.keys, namespace);
+                let before = keys.insert(Bytes::copy_from_slice(key), item);
+                self.count(Some(item), before);
+            }
+            EventView::KeyRemoved { namespace, key } => {
+                let before = remove(&mut self.keys, namespace, *key);
+                self.count(None, before);
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        published: &PublishedView<'_>,
+        number: Number,
+        item: Item,
+    ) -> Result<(), Malformed> {
+        let number = published.copied.unwrap_or(number);
+        let slot = self.messages.hold(item)?;
+        for recipient in published.recipients() {
+            self.messages.refer(slot);
+            let waiting = Waiting::new(number, slot, &recipient);
+            if let Some(before) = self.session_mut(recipient.client).put(waiting) {
+                self.messages.release(before.slot);
+            } else {
+                self.queued += 1;
+            }
+        }
+        match published.retain {
+            RetainChange::Keep => {}
+            RetainChange::Replace => {
+                self.messages.refer(slot);
+                let topic = Arc::from(published.topic()?);
+                if let Some(before) = self.retained.insert(topic, Retained { number, slot }) {
+                    self.messages.release(before.slot);
+                }
+            }
+            RetainChange::Clear => self.clear_retained(published.topic()?),
+        }
+        if let Some((client, packet_id)) = published.taken_from {
+            self.take(client, packet_id, item);
+        }
+        self.messages.release(slot);
+        Ok(())
+    }
+
+    fn take(&mut self, client: &str, packet_id: PacketId, item: Item) {
+        // What is copied of it is the identifier, not the message that it came with.
+        let item =
+            Item { event_bytes: u32::try_from(client.len()).unwrap_or(u32::MAX).saturating_add(16), ..item };
+        let before = self.session_mut(client).taken.insert(packet_id, item);
+        self.count(Some(item), before);
+    }
+
+    fn settle(&mut self, client: &str, number: Number) {
+        let Some(session) = self.sessions.get_mut(client) else { return };
+        let Some(waiting) = session.remove(number) else { return };
+        self.messages.release(waiting.slot);
+        self.queued -= 1;
+        self.prune(client);
+    }
+
+    fn clear_retained(&mut self, topic: &str) {
+        if let Some(before) = self.retained.remove(topic) {
+            self.messages.release(before.slot);
+        }
+    }
+
+    fn end_session(&mut self, client: &str) {
+        let Some(session) = self.sessions.remove(client) else { return };
+        let headers = session.header.iter().map(|(item, _)| *item);
+        let subscriptions = session.subscriptions.values().map(|(item, _)| *item);
+        for item in headers.chain(subscriptions).chain(session.taken.values().copied()) {
+            self.count(None, Some(item));
+        }
+        self.queued -= session.queue.len() as u64;
+        for waiting in session.queue {
+            self.messages.release(waiting.slot);
+        }
+    }
+
+    fn session_mut(&mut self, client: &str) -> &mut Session {
+        match self.sessions.entry_ref(client) {
+            EntryRef::Occupied(entry) => entry.into_mut(),
+            EntryRef::Vacant(entry) => entry.insert_with_key(Arc::from(client), Session::default()),
+        }
+    }
+
+    fn waiting_mut(&mut self, client: &str, number: Number) -> Option<&mut Waiting> {
+        let session = self.sessions.get_mut(client)?;
+        let at = session.find(number).ok()?;
+        session.queue.get_mut(at)
+    }
+
+    /// Forgets a session of which nothing is left: not even that it is one.
+    fn prune(&mut self, client: &str) {
+        if self.sessions.get(client).is_some_and(Session::is_void) {
+            self.sessions.remove(client);
+        }
+    }
+
+    fn count(&mut self, now: Option<Item>, before: Option<Item>) {
+        self.live_bytes += now.map_or(0, Item::live_bytes);
+        self.live_bytes -= before.map_or(0, Item::live_bytes);
+    }
+}
+
+/// Copying forward.
+impl State {
+    /// Appends to `out` what is to be copied of an event that stands at `place`, so that the frame can go.
+    pub(crate) fn copy_live(
+        &self,
+        located: &Located<'_>,
+        number: Number,
+        frame: FramePlace,
+        out: &mut Vec<u8>,
+    ) {
+        let place = Place { frame, event_at: located.at };
+        let stands_here = |item: &Item| item.place == place;
+        match &located.event {
+            EventView::SessionSet { client, .. } => {
+                let header = self.sessions.get(*client).and_then(|session| session.header.as_ref());
+                if header.is_some_and(|(item, _)| stands_here(item)) {
+                    out.extend_from_slice(located.bytes);
+                }
+            }
+            EventView::Subscribed { client, filter, .. } => {
+                let subscription =
+                    self.sessions.get(*client).and_then(|session| session.subscriptions.get(*filter));
+                if subscription.is_some_and(|(item, _)| stands_here(item)) {
+                    out.extend_from_slice(located.bytes);
+                }
+            }
+            EventView::Published(published) => self.copy_message(published, number, place, out),
+            EventView::Taken { client, packet_id } => self.copy_taken(client, *packet_id, place, out),
+            EventView::SinkAppended { copied, sink, record } => {
+                let number = copied.unwrap_or(number);
+                if self.sinks.get(*sink).and_then(|records| records.get(&number)).is_some_and(stands_here) {
+                    format::write_sink_copied(number, sink, record, out);
+                }
+            }
+            EventView::KeySet { namespace, key, .. } => {
+                if self.keys.get(*namespace).and_then(|keys| keys.get(*key)).is_some_and(stands_here) {
+                    out.extend_from_slice(located.bytes);
+                }
+            }
+            EventView::SessionEnded { .. }
+            | EventView::Unsubscribed { .. }
+            | EventView::UnderWay { .. }
+            | EventView::Released { .. }
+            | EventView::Settled { .. }
+            | EventView::Freed { .. }
+            | EventView::RetainedCleared { .. }
+            | EventView::SinkSettled { .. }
+            | EventView::KeyRemoved { .. } => {}
+        }
+    }
+
+    fn copy_message(&self, published: &PublishedView<'_>, number: Number, place: Place, out: &mut Vec<u8>) {
+        let number = published.copied.unwrap_or(number);
+        let stands_here = |slot: u32| self.messages.item(slot).is_some_and(|item| item.place == place);
+        let live = |recipient: RecipientView<'_>| {
+            let session = self.sessions.get(recipient.client)?;
+            let waiting = session.queue.get(session.find(number).ok()?)?;
+            stands_here(waiting.slot).then(|| waiting.stage())
+        };
+        let recipients: Vec<_> = published
+            .recipients()
+            .filter_map(|recipient| live(recipient).map(|stage| recipient.at(stage)))
+            .collect();
+        let retained = published
+            .topic()
+            .ok()
+            .and_then(|topic| self.retained.get(topic))
+            .is_some_and(|retained| retained.number == number && stands_here(retained.slot));
+        if retained || !recipients.is_empty() {
+            format::write_message_copied(number, published.message, retained, &recipients, out);
+        }
+        if let Some((client, packet_id)) = published.taken_from {
+            self.copy_taken(client, packet_id, place, out);
+        }
+    }
+
+    fn copy_taken(&self, client: &str, packet_id: PacketId, place: Place, out: &mut Vec<u8>) {
+        let taken = self.sessions.get(client).and_then(|session| session.taken.get(&packet_id));
+        if taken.is_some_and(|item| item.place == place) {
+            format::write_taken(client, packet_id, out);
+        }
+    }
+}
+
+/// Looking.
+impl State {
+    /// What a log of nothing but live events would take at most.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes + self.messages.live_bytes
+    }
+
+    pub(crate) fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    pub(crate) fn sessions_len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(crate) fn retained_len(&self) -> usize {
+        self.retained.len()
+    }
+
+    pub(crate) fn sink_records_len(&self) -> usize {
+        self.sinks.values().map(BTreeMap::len).sum()
+    }
+
+    pub(crate) fn clients(&self) -> Vec<Arc<str>> {
+        self.sessions.keys().cloned().collect()
+    }
+
+    pub(crate) fn session(&self, client: &str) -> Option<SessionFacts> {
+        let session = self.sessions.get(client)?;
+        Some(SessionFacts {
+            header: session.header.as_ref().map(|(_, header)| header.clone()),
+            subscriptions: session
+                .subscriptions
+                .iter()
+                .map(|(filter, (_, s))| (Arc::clone(filter), *s))
+                .collect(),
+            taken: session.taken.keys().copied().collect(),
+        })
+    }
+
+    pub(crate) fn queue(&self, client: &str, from: Number, max: usize) -> Vec<Queued> {
+        let Some(session) = self.sessions.get(client) else { return Vec::new() };
+        let first = session.find(from).unwrap_or_else(|at| at);
+        session.queue.iter().skip(first).take(max).map(Waiting::queued).collect()
+    }
+
+    pub(crate) fn message(&self, client: &str, number: Number) -> Option<Place> {
+        let session = self.sessions.get(client)?;
+        let waiting = session.queue.get(session.find(number).ok()?)?;
+        self.messages.item(waiting.slot).map(|item| item.place)
+    }
+
+    pub(crate) fn retained_topics(&self) -> Vec<Arc<str>> {
+        self.retained.keys().cloned().collect()
+    }
+
+    pub(crate) fn retained(&self, topic: &str) -> Option<Place> {
+        self.messages.item(self.retained.get(topic)?.slot).map(|item| item.place)
+    }
+
+    pub(crate) fn sinks(&self) -> Vec<Arc<str>> {
+        self.sinks.keys().cloned().collect()
+    }
+
+    pub(crate) fn sink_records(&self, sink: &str, from: Number, max: usize) -> Vec<(Number, Place)> {
+        let records = self.sinks.get(sink).into_iter().flat_map(|records| records.range(from..));
+        records.take(max).map(|(number, item)| (*number, item.place)).collect()
+    }
+
+    pub(crate) fn namespaces(&self) -> Vec<Arc<str>> {
+        self.keys.keys().cloned().collect()
+    }
+
+    pub(crate) fn keys(&self, namespace: &str, from: &[u8], max: usize) -> Vec<Bytes> {
+        let from = Bytes::copy_from_slice(from);
+        let keys = self.keys.get(namespace).into_iter().flat_map(|keys| keys.range(from.clone()..));
+        keys.take(max).map(|(key, _)| key.clone()).collect()
+    }
+
+    pub(crate) fn value(&self, namespace: &str, key: &[u8]) -> Option<Place> {
+        self.keys.get(namespace)?.get(key).map(|item| item.place)
+    }
+}
+
+impl Session {
+    /// Where the message with this number is, or belongs.
+    fn find(&self, number: Number) -> Result<usize, usize> {
+        match self.queue.back() {
+            // Nearly always it is the newest, or the oldest that is asked about.
+            Some(last) if last.number < number => Err(self.queue.len()),
+            _ => self.queue.binary_search_by_key(&number, |waiting| waiting.number),
+        }
+    }
+
+    fn put(&mut self, waiting: Waiting) -> Option<Waiting> {
+        match self.find(waiting.number) {
+            Ok(at) => self.queue.get_mut(at).map(|present| std::mem::replace(present, waiting)),
+            Err(at) => {
+                self.queue.insert(at, waiting);
+                None
+            }
+        }
+    }
+
+    fn remove(&mut self, number: Number) -> Option<Waiting> {
+        let removed = self.queue.remove(self.find(number).ok()?);
+        if self.queue.capacity() > 64 && self.queue.len() < self.queue.capacity() / 4 {
+            self.queue.shrink_to(self.queue.len() * 2);
+        }
+        removed
+    }
+
+    fn is_void(&self) -> bool {
+        self.header.is_none()
+            && self.subscriptions.is_empty()
+            && self.queue.is_empty()
+            && self.taken.is_empty()
+    }
+}
+
+impl Waiting {
+    fn new(number: Number, slot: u32, recipient: &RecipientView<'_>) -> Self {
+        let (packet_id, released) = match recipient.stage {
+            Stage::Waiting => (0, 0),
+            Stage::UnderWay(packet_id) => (packet_id.get(), 0),
+            Stage::Released(packet_id) => (packet_id.get(), WAITING_RELEASED),
+        };
+        let retain = if recipient.retain { WAITING_RETAIN } else { 0 };
+        Self { number, slot, packet_id, qos_bits: recipient.qos.as_u8(), flags: retain | released }
+    }
+
+    fn stage(&self) -> Stage {
+        match PacketId::new(self.packet_id) {
+            None => Stage::Waiting,
+            Some(packet_id) if self.flags & WAITING_RELEASED != 0 => Stage::Released(packet_id),
+            Some(packet_id) => Stage::UnderWay(packet_id),
+        }
+    }
+
+    fn queued(&self) -> Queued {
+        let qos = self.qos_bits.try_into().unwrap_or_default();
+        let delivery = QoSAndRetain { qos, retain: self.flags & WAITING_RETAIN != 0 };
+        Queued { number: self.number, delivery, stage: self.stage() }
+    }
+}
+
+/// The messages that somebody still wants, and the slots that are free.
+#[derive(Debug, Default)]
+struct Messages {
+    slots: Vec<MessageSlot>,
+    /// The first free slot plus 1; 0 is none.
+    free: u32,
+    live_bytes: u64,
+}
+
+impl Messages {
+    /// Finds room for a message. It has one reference, that of the caller.
+    fn hold(&mut self, item: Item) -> Result<u32, Malformed> {
+        self.live_bytes += item.live_bytes();
+        let held = MessageSlot { item, references: 1 };
+        if let Some(index) = self.free.checked_sub(1)
+            && let Some(slot) = self.slots.get_mut(index as usize)
+        {
+            self.free = slot.item.event_bytes;
+            *slot = held;
+            return Ok(index);
+        }
+        // `free` has one number less.
+        let index = u32::try_from(self.slots.len()).ok().filter(|index| *index < u32::MAX);
+        self.slots.push(held);
+        index.ok_or(Malformed("there are more messages than the index can hold"))
+    }
+
+    fn refer(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.references += 1;
+        }
+    }
+
+    fn release(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        slot.references = slot.references.saturating_sub(1);
+        if slot.references == 0 {
+            self.live_bytes -= slot.item.live_bytes();
+            slot.item.event_bytes = self.free;
+            self.free = index + 1;
+        }
+    }
+
+    fn item(&self, index: u32) -> Option<Item> {
+        self.slots.get(index as usize).map(|slot| slot.item)
+    }
+}
+
+/// The inner map of `name`, made if it is not there.
+fn entry<'a, K, V>(maps: &'a mut BTreeMap<Arc<str>, BTreeMap<K, V>>, name: &str) -> &'a mut BTreeMap<K, V> {
+    maps.entry(Arc::from(name)).or_default()
+}
+
+/// Removes from the inner map of `name`, and that too when nothing is left.
+fn remove<K, Q, V>(maps: &mut BTreeMap<Arc<str>, BTreeMap<K, V>>, name: &str, key: &Q) -> Option<V>
+where
+    K: Ord + std::borrow::Borrow<Q>,
+    Q: Ord + ?Sized,
+{
+    let map = maps.get_mut(name)?;
+    let removed = map.remove(key);
+    if map.is_empty() {
+        maps.remove(name);
+    }
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queued_message_takes_at_most_100_bytes_of_memory() {
+        // Vectors that grow have at most as much in reserve as they hold.
+        let bytes = std::mem::size_of::<MessageSlot>() + std::mem::size_of::<Waiting>();
+        assert!(2 * bytes <= 100, "{bytes} bytes");
+    }
+}

@@ -1,0 +1,159 @@
+//! The log, the memory twin and redb are told the same, and must hold the same: through restarts, power loss
+//! and compaction.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop where they fail")]
+
+mod support;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use support::sim::{Loss, SimDisk};
+use support::{open, records_before, redb_store::RedbStore, snapshot, twin, words};
+use weirmq_store::{CompactStep, Event, LogStore, MemoryStore, Store, Ticket};
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Appends, and waits for the ticket or not.
+    Append(Vec<Event>, bool),
+    Compact(u8),
+    Restart,
+    PowerLoss(Loss),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let loss = prop_oneof![
+        Just(Loss::All),
+        Just(Loss::Nothing),
+        Just(Loss::Torn),
+        Just(Loss::LastOnly),
+        any::<u64>().prop_map(Loss::Random)
+    ];
+    prop_oneof![
+        30 => (words::record(), any::<bool>()).prop_map(|(record, waits)| Step::Append(record, waits)),
+        4 => (1_u8..6).prop_map(Step::Compact),
+        1 => Just(Step::Restart),
+        2 => loss.prop_map(Step::PowerLoss),
+    ]
+}
+
+struct Three {
+    disk: SimDisk,
+    log: LogStore,
+    memory: MemoryStore,
+    redb: RedbStore,
+    records: Vec<Vec<Event>>,
+    tickets: Vec<Ticket>,
+}
+
+impl Three {
+    fn new() -> Self {
+        let disk = SimDisk::default();
+        let log = open(&disk);
+        let (memory, redb) = (MemoryStore::new(), RedbStore::new());
+        Self { disk, log, memory, redb, records: Vec::new(), tickets: Vec::new() }
+    }
+
+    fn append(&mut self, record: Vec<Event>, waits: bool) {
+        let ticket = self.log.append(&record);
+        let number = ticket.number();
+        if waits {
+            ticket.wait().unwrap();
+            self.tickets.clear();
+        } else {
+            self.tickets.push(ticket);
+        }
+        assert_eq!(self.memory.append(&record).number(), number);
+        assert_eq!(self.redb.append(&record).number(), number);
+        self.records.push(record);
+    }
+
+    fn restart(&mut self) {
+        let other = SimDisk::default();
+        drop(std::mem::replace(&mut self.log, open(&other)));
+        self.log = open(&self.disk);
+        self.tickets.clear();
+    }
+
+    /// The power is lost now: what is acknowledged stays, of the rest a prefix.
+    fn power_loss(&mut self, loss: Loss) {
+        let calls = self.disk.trace_len();
+        let image = self.disk.after_power_loss(calls, loss);
+        // What has resolved after the picture was taken may be missing from it.
+        let acknowledged = self.records.len() - self.tickets.len();
+        self.log = open(&image);
+        self.disk = image;
+        let left = records_before(&self.records, self.log.stats().next_number);
+        assert!(left >= acknowledged, "{left} of {acknowledged} acknowledged records are left");
+        self.records.truncate(left);
+        self.tickets.clear();
+        self.memory = twin(&self.records);
+        self.redb = RedbStore::new();
+        for record in &self.records {
+            self.redb.append(record).wait().unwrap();
+        }
+    }
+
+    fn compare(&self) {
+        let log = snapshot(&self.log);
+        pretty_assertions(&log, &snapshot(&self.memory));
+        pretty_assertions(&log, &snapshot(&self.redb));
+    }
+}
+
+fn pretty_assertions(left: &weirmq_store::Snapshot, right: &weirmq_store::Snapshot) {
+    assert!(left == right, "\n{left:#?}\nis not\n{right:#?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn log_memory_and_redb_hold_the_same_through_restarts_power_loss_and_compaction(steps in vec(step(), 1..80)) {
+        let mut three = Three::new();
+        for step in steps {
+            match step {
+                Step::Append(record, waits) => {
+                    three.append(record, waits);
+                    continue;
+                }
+                Step::Compact(steps) => {
+                    for _ in 0..steps {
+                        three.log.compact_step().unwrap();
+                    }
+                }
+                Step::Restart => three.restart(),
+                Step::PowerLoss(loss) => three.power_loss(loss),
+            }
+            three.compare();
+        }
+        three.compare();
+        three.power_loss(Loss::All);
+        three.compare();
+    }
+
+    #[test]
+    fn a_log_that_is_compacted_all_the_way_holds_the_same_and_little_else(records in vec(words::record(), 1..120)) {
+        let mut three = Three::new();
+        for record in records {
+            three.append(record, false);
+        }
+        for _ in 0..2 {
+            let last = three.log.stats().segments;
+            let mut given_back = 0;
+            while given_back + 1 < last {
+                match three.log.compact_step().unwrap() {
+                    CompactStep::GaveBack { .. } => given_back += 1,
+                    CompactStep::Copied { .. } => {}
+                    CompactStep::Idle => break,
+                }
+            }
+            three.compare();
+            three.restart();
+            three.compare();
+        }
+        let stats = three.log.stats();
+        prop_assert!(
+            stats.log_bytes <= stats.live_bytes + 4 * u64::from(weirmq_store::SEGMENT_BYTES_MIN),
+            "{stats:?}"
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! Records for tests: by hand, and by proptest. Messages and sessions are made from a seed that they carry, so
+//! that an oracle need keep no more than the seed.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use weirmq_core::message::{Properties, Publisher, QoS};
+use weirmq_core::topic::TopicName;
+use weirmq_store::Event;
+use weirmq_store::event::{
+    PacketId, Published, Recipient, RetainChange, Sender, SessionHeader, Stage, StoredMessage, StoredWill,
+    Subscription,
+};
+
+pub fn id(number: u16) -> PacketId {
+    PacketId::new(number).unwrap()
+}
+
+pub fn qos(number: u8) -> QoS {
+    QoS::try_from(number % 3).unwrap()
+}
+
+/// The message that this seed stands for; it says so itself.
+pub fn message(seed: u32) -> StoredMessage {
+    let publisher = match seed % 4 {
+        0 => Publisher::Client { client_id: "sender".into(), principal: "someone".into() },
+        1 => Publisher::Rule("a rule".into()),
+        2 => Publisher::Plugin("a plugin".into()),
+        _ => Publisher::Broker,
+    };
+    let properties = Properties {
+        payload_is_utf8: (seed % 3 == 0).then_some(seed % 2 == 0),
+        content_type: (seed % 5 == 0).then(|| "text/plain".into()),
+        response_topic: (seed % 7 == 0).then(|| "answer/here".into()),
+        correlation_data: (seed % 3 == 1).then(|| Bytes::from(seed.to_le_bytes().to_vec())),
+        user: (0..seed % 3).map(|n| (n.to_string().into(), "value".into())).collect(),
+    };
+    StoredMessage {
+        topic: TopicName::new(&format!("topic/{}", seed % 3)).unwrap(),
+        payload: vec![seed as u8; (seed % 97) as usize * (1 + (seed % 2) as usize * 4)].into(),
+        qos: qos(seed as u8),
+        retain: seed % 2 == 1,
+        properties,
+        publisher,
+        received_unix_ms: seed.into(),
+        expires_unix_ms: (seed % 4 == 0).then_some(1 << 41),
+        hops: (seed % 8) as u8,
+    }
+}
+
+/// The session that this seed stands for; it says so itself.
+pub fn session(seed: u32) -> SessionHeader {
+    let will = StoredWill {
+        topic: TopicName::new("last/words").unwrap(),
+        payload: Bytes::from_static(b"gone"),
+        qos: qos(seed as u8),
+        retain: seed % 2 == 0,
+        properties: message(seed).properties,
+        expiry_s: (seed % 3 == 0).then_some(60),
+        delay_s: seed % 50,
+    };
+    SessionHeader {
+        principal: format!("principal {}", seed % 3).into(),
+        expiry_s: seed,
+        ends_at_unix_ms: (seed % 2 == 0).then_some(1 << 42),
+        will: (seed % 4 < 2).then(|| Box::new(will)),
+        will_due_unix_ms: (seed % 4 == 1).then_some(1 << 40),
+    }
+}
+
+pub fn recipient(client: &str) -> Recipient {
+    Recipient {
+        client: client.into(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        identifiers: Arc::from([]),
+        stage: Stage::Waiting,
+    }
+}
+
+/// A message for these clients.
+pub fn publish(seed: u32, clients: &[&str]) -> Event {
+    Event::Published(Published {
+        message: Arc::new(message(seed)),
+        recipients: clients.iter().map(|client| recipient(client)).collect(),
+        retain: RetainChange::Keep,
+        taken_from: None,
+    })
+}
+
+pub fn settled(client: &str, number: u64) -> Event {
+    Event::Settled { client: client.into(), number }
+}
+
+fn client() -> impl Strategy<Value = Arc<str>> {
+    prop::sample::select(vec!["a", "b", "c"]).prop_map(Arc::from)
+}
+
+fn stage() -> impl Strategy<Value = Stage> {
+    prop_oneof![
+        4 => Just(Stage::Waiting),
+        2 => (1_u16..6).prop_map(|n| Stage::UnderWay(id(n))),
+        1 => (1_u16..6).prop_map(|n| Stage::Released(id(n))),
+    ]
+}
+
+fn recipients() -> impl Strategy<Value = Vec<Recipient>> {
+    let one = (0_u8..3, any::<bool>(), vec(1_u32..300, 0..3), stage());
+    vec(one, 0..4).prop_map(|all| {
+        let clients = ["a", "b", "c"];
+        all.into_iter()
+            .zip(clients)
+            .map(|((number, retain, identifiers, stage), client)| Recipient {
+                client: client.into(),
+                qos: qos(number),
+                retain,
+                identifiers: identifiers.into(),
+                stage,
+            })
+            .collect()
+    })
+}
+
+fn sender() -> impl Strategy<Value = Sender> {
+    (client(), 1_u16..6).prop_map(|(client, number)| Sender { client, packet_id: id(number) })
+}
+
+fn published() -> impl Strategy<Value = Event> {
+    let retain = prop::sample::select(vec![RetainChange::Keep, RetainChange::Replace, RetainChange::Clear]);
+    (0_u32..1000, recipients(), retain, prop::option::weighted(0.2, sender())).prop_map(
+        |(seed, recipients, retain, taken_from)| {
+            Event::Published(Published { message: Arc::new(message(seed)), recipients, retain, taken_from })
+        },
+    )
+}
+
+fn subscribed() -> impl Strategy<Value = Event> {
+    (client(), 0_u32..4, 0_u8..3, any::<bool>(), any::<bool>(), 0_u32..400).prop_map(
+        |(client, filter, number, no_local, retain_as_published, identifier)| Event::Subscribed {
+            client,
+            filter: format!("filter/{filter}/#").into(),
+            subscription: Subscription {
+                qos: qos(number),
+                no_local,
+                retain_as_published,
+                identifier: NonZeroU32::new(identifier),
+            },
+        },
+    )
+}
+
+fn keyed() -> impl Strategy<Value = Event> {
+    let key = (0_u8..4).prop_map(|n| Bytes::from(vec![n; 3]));
+    let namespace = prop::sample::select(vec!["n", "m"]).prop_map(Arc::from);
+    (namespace, key, prop::option::weighted(0.7, vec(any::<u8>(), 0..200))).prop_map(
+        |(namespace, key, value): (Arc<str>, _, _)| match value {
+            Some(value) => Event::KeySet { namespace, key, value: value.into() },
+            None => Event::KeyRemoved { namespace, key },
+        },
+    )
+}
+
+/// Any event; numbers are such that some of them are known.
+pub fn event() -> impl Strategy<Value = Event> {
+    let number = || 1_u64..120;
+    let sink = || prop::sample::select(vec!["s", "t"]).prop_map(Arc::<str>::from);
+    prop_oneof![
+        8 => published(),
+        2 => (client(), 0_u32..1000).prop_map(|(client, seed)| Event::SessionSet { client, session: session(seed) }),
+        1 => client().prop_map(|client| Event::SessionEnded { client }),
+        2 => subscribed(),
+        1 => (client(), 0_u32..4).prop_map(|(client, n)| Event::Unsubscribed { client, filter: format!("filter/{n}/#").into() }),
+        3 => (client(), number(), 1_u16..6).prop_map(|(client, number, n)| Event::UnderWay { client, number, packet_id: id(n) }),
+        2 => (client(), number()).prop_map(|(client, number)| Event::Released { client, number }),
+        6 => (client(), number()).prop_map(|(client, number)| Event::Settled { client, number }),
+        1 => sender().prop_map(|from| Event::Taken { from }),
+        1 => sender().prop_map(|from| Event::Freed { from }),
+        1 => (0_u32..3).prop_map(|seed| Event::RetainedCleared { topic: message(seed).topic }),
+        2 => (sink(), vec(any::<u8>(), 0..100)).prop_map(|(sink, record)| Event::SinkAppended { sink, record: record.into() }),
+        2 => (sink(), number()).prop_map(|(sink, number)| Event::SinkSettled { sink, number }),
+        2 => keyed(),
+    ]
+}
+
+pub fn record() -> impl Strategy<Value = Vec<Event>> {
+    vec(event(), 1..4)
+}
+
+/// A fixed mix of records, the same for the same seed.
+pub fn records(count: usize, seed: u8) -> Vec<Vec<Event>> {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    vec(record(), count).new_tree(&mut runner).unwrap().current()
+}
