@@ -169,19 +169,13 @@ fn filter(text: &str) -> Checked<TopicFilter> {
 }
 
 fn denial(denial: types::Denial) -> Checked<Denial> {
-    match reason_code(denial.reason_code) {
+    match ReasonCode::from_u8(denial.reason_code).filter(|code| code.is_error()) {
         Some(code) => Ok(Denial { code, reason: denial.reason }),
-        _ => Err(bad(format!(
+        None => Err(bad(format!(
             "it refuses with 0x{:02x}, which is no reason code of a refusal",
             denial.reason_code
         ))),
     }
-}
-
-/// The reason code of a refusal. (Until `weirmq-wire` has the whole table, every one of them is told to the client as
-/// "not authorized".)
-fn reason_code(code: u8) -> Option<ReasonCode> {
-    (0x80..=0xa2).contains(&code).then_some(ReasonCode::NotAuthorized)
 }
 
 fn draft(draft: types::Draft) -> Checked<Draft> {

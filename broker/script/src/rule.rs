@@ -149,7 +149,10 @@ impl Rule {
         Ok(match answer.map(|(answer, _)| answer) {
             None => Outcome::Pass,
             Some(Answer::Replace(draft)) => Outcome::Replace(draft),
-            Some(Answer::Drop(reason)) => Outcome::Drop(Denial::new(ReasonCode::NotAuthorized, reason)),
+            // What an MQTT 5 publisher is told: valid, but not wanted here. It is no matter of rights.
+            Some(Answer::Drop(reason)) => {
+                Outcome::Drop(Denial::new(ReasonCode::ImplementationSpecificError, reason))
+            }
             Some(Answer::Several(drafts)) => Outcome::Several(drafts),
         })
     }

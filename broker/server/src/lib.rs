@@ -8,6 +8,7 @@
 //! - [`check`]: `weirmq check`
 //! - [`assemble`]: from a configuration to hooks, rules and sinks, and their chains
 //! - [`builtin`]: hooks that need no plugin
+//! - [`net`]: listeners, connection tasks, the clock
 //! - [`reload`]: what changes while the broker runs, and the watching of files
 //! - [`admin`]: the admin socket, both ends
 //! - [`banner`]: what the broker says when it starts
@@ -28,6 +29,7 @@ pub mod config;
 pub mod data;
 pub mod hash;
 pub mod logging;
+pub mod net;
 pub mod reload;
 pub mod run;
 pub mod signals;

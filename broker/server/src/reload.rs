@@ -15,6 +15,7 @@ use notify::{PollWatcher, RecursiveMode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use weirmq_core::broker::Broker;
 use weirmq_core::hook::Chains;
 use weirmq_host::LoadError;
 use weirmq_script::Report;
@@ -30,7 +31,7 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The protocol engine, as far as changes are concerned.
-pub trait Broker: Send + Sync {
+pub trait Engine: Send + Sync {
     /// Puts `chains` in the place of those before: messages and connections from now on meet these, what is
     /// bound to topics is bound anew, what was remembered of former answers is forgotten. Connections stay.
     fn set_chains(&self, chains: Chains);
@@ -39,10 +40,20 @@ pub trait Broker: Send + Sync {
     fn connections(&self) -> usize;
 }
 
+impl Engine for Broker {
+    fn set_chains(&self, chains: Chains) {
+        Broker::set_chains(self, chains);
+    }
+
+    fn connections(&self) -> usize {
+        usize::try_from(self.counters().clients_connected.get()).unwrap_or(usize::MAX)
+    }
+}
+
 /// A broker that runs, and what can be changed about it.
 pub struct Live {
     assembly: Assembly,
-    broker: Arc<dyn Broker>,
+    broker: Arc<dyn Engine>,
     /// One change at a time, so that the chains of the last are those that stay.
     changing: Mutex<()>,
 }
@@ -71,7 +82,7 @@ pub enum ReloadError {
 impl Live {
     /// `assembly`, whose chains `broker` has.
     #[must_use]
-    pub fn new(assembly: Assembly, broker: Arc<dyn Broker>) -> Arc<Self> {
+    pub fn new(assembly: Assembly, broker: Arc<dyn Engine>) -> Arc<Self> {
         Arc::new(Self { assembly, broker, changing: Mutex::new(()) })
     }
 

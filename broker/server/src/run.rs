@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::net::TcpListener;
-use weirmq_core::hook::Chains;
-use weirmq_core::record::Sinks;
+use weirmq_core::broker::{Broker, Settings};
 
 use crate::admin::server::{AdminError, AdminSocket};
 use crate::assemble::{AssembleErrors, Assembly};
 use crate::banner::Banner;
-use crate::config::{Config, Listener};
+use crate::config::Config;
 use crate::data::{DataError, DataFolder};
 use crate::logging;
-use crate::reload::{Broker, Live, LookAgain, Watcher};
+use crate::net::clock::Clock;
+use crate::net::listener::{BindError, Listener};
+use crate::net::serve::serve;
+use crate::reload::{Engine, Live, LookAgain, Watcher};
 use crate::signals::{Shutdown, Signals};
 
 /// Why a broker does not start, or did not end well.
@@ -38,15 +38,8 @@ pub enum RunError {
     #[error(transparent)]
     Assemble(#[from] AssembleErrors),
     /// A place to listen at.
-    #[error("[[listener]] \"{name}\": cannot listen at {address}: {source}")]
-    Listen {
-        /// The listener.
-        name: String,
-        /// Its address.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] BindError),
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -84,17 +77,27 @@ async fn live(config: Config) -> Result<(), RunError> {
     let data = DataFolder::open(&config.data_folder)?;
     let assembly = tokio::task::spawn_blocking(move || Assembly::build(config)).await??;
     let config = assembly.config().clone();
-    let engine = start_engine(&config, assembly.chains(), assembly.records());
-    let live = Live::new(assembly, Arc::clone(&engine) as Arc<dyn Broker>);
+    let settings = Settings { limits: config.limits.clone(), capabilities: config.capabilities.clone() };
+    let broker = Broker::new(settings, assembly.records());
+    broker.set_chains(assembly.chains());
+    let live = Live::new(assembly, Arc::clone(&broker) as Arc<dyn Engine>);
     let watcher = Watcher::start(Arc::clone(&live), &look_again)?;
     let admin = AdminSocket::listen(&config.admin_socket())?;
-    let sockets = listen(&config.listeners).await?;
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|listener| Listener::bind(&listener.name, listener.address))
+        .collect::<Result<Vec<_>, _>>()?;
 
     let watching = tokio::spawn(watcher.run(shutdown.clone()));
     let answering = tokio::spawn(admin.serve(Arc::clone(&live), shutdown.clone()));
-    say(live.assembly(), &sockets);
+    say(live.assembly(), &listeners);
 
-    serve(engine, sockets, &config, shutdown).await;
+    let drain_max = Duration::from_secs(config.shutdown.drain_seconds);
+    let undrained = serve(broker, Clock::start(), listeners, shutdown.requested(), drain_max).await;
+    if undrained > 0 {
+        tracing::warn!(connections = undrained, "connections did not end in time; they are cut");
+    }
 
     trigger.request();
     watching.await?;
@@ -105,31 +108,10 @@ async fn live(config: Config) -> Result<(), RunError> {
     Ok(())
 }
 
-/// A socket that listens, and the name of its listener.
-pub struct Socket {
-    /// What hooks and logs call it.
-    pub name: Arc<str>,
-    /// The socket.
-    pub socket: TcpListener,
-    /// Where it really listens: the port is chosen where the configuration has 0.
-    pub address: SocketAddr,
-}
-
-async fn listen(listeners: &[Listener]) -> Result<Vec<Socket>, RunError> {
-    let mut sockets = Vec::new();
-    for Listener { name, address } in listeners {
-        let failed = |source| RunError::Listen { name: name.clone(), address: *address, source };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
-        let address = socket.local_addr().map_err(failed)?;
-        sockets.push(Socket { name: Arc::from(name.as_str()), socket, address });
-    }
-    Ok(sockets)
-}
-
 /// That nobody reads it is no reason not to run.
-fn say(assembly: &Assembly, sockets: &[Socket]) {
+fn say(assembly: &Assembly, listeners: &[Listener]) {
     let listening: Vec<(String, SocketAddr)> =
-        sockets.iter().map(|socket| (socket.name.to_string(), socket.address)).collect();
+        listeners.iter().map(|listener| (listener.name().to_owned(), listener.address())).collect();
     let mut out = io::stdout().lock();
     let _ = write!(out, "{}", Banner::new(assembly, &listening)).and_then(|()| out.flush());
     for (name, address) in listening {
@@ -156,38 +138,4 @@ async fn end_sinks(assembly: &Assembly, within: Duration) {
             );
         }
     }
-}
-
-// ------------------------------------------------------------------------------------------------------------
-// CONNECT HERE: the protocol engine. `start_engine` makes it, from the limits, capabilities, chains and sinks;
-// `serve` is given the sockets and returns when the last connection is gone or `drain` is over, after `shutdown`
-// was requested. `Unconnected` goes when the engine comes.
-// ------------------------------------------------------------------------------------------------------------
-
-/// Stands where the engine will: remembers the chains and lets nobody in.
-struct Unconnected {
-    chains: Mutex<Chains>,
-    _sinks: Arc<dyn Sinks>,
-}
-
-impl Broker for Unconnected {
-    fn set_chains(&self, chains: Chains) {
-        *self.chains.lock() = chains;
-    }
-
-    fn connections(&self) -> usize {
-        0
-    }
-}
-
-fn start_engine(config: &Config, chains: Chains, sinks: Arc<dyn Sinks>) -> Arc<Unconnected> {
-    let _ = (&config.limits, &config.capabilities);
-    Arc::new(Unconnected { chains: Mutex::new(chains), _sinks: sinks })
-}
-
-async fn serve(engine: Arc<Unconnected>, sockets: Vec<Socket>, config: &Config, shutdown: Shutdown) {
-    let _drain = Duration::from_secs(config.shutdown.drain_seconds);
-    shutdown.requested().await;
-    drop(sockets);
-    drop(engine);
 }

@@ -32,6 +32,12 @@ macro_rules! limits {
         }
 
         impl LimitsTable {
+            /// Every key but `queue_full`, with its value.
+            #[cfg(test)]
+            pub(super) fn numbers(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($key), self.$key as u64)),+]
+            }
+
             /// The keys whose values make no sense, and why.
             pub(super) fn faults(&self) -> Vec<(&'static str, String)> {
                 let numbers: &[(&'static str, u64, u64, u64)] =
@@ -51,7 +57,7 @@ limits! {
     connect_packet_bytes_max: u32, 64, PACKET_BYTES_MAX;
     packet_bytes_max: u32, 64, PACKET_BYTES_MAX;
     topic_bytes_max: usize, 1, 65_535;
-    topic_levels_max: usize, 1, 65_535;
+    topic_levels_max: usize, 1, 1_000;
     user_properties_max: usize, 0, ANY;
     subscriptions_max: usize, 1, ANY;
     receive_max: u16, 1, ANY;

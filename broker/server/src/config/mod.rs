@@ -287,3 +287,61 @@ impl Checks<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod reference {
+    use super::limits::LimitsTable;
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../CONFIG.md");
+
+    fn reference() -> String {
+        let blocks = REFERENCE.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        blocks.collect()
+    }
+
+    #[test]
+    fn the_reference_names_every_limit_with_its_default() {
+        for (key, value) in LimitsTable::default().numbers() {
+            assert!(
+                REFERENCE.contains(&format!("\n{key} = {value}\n")),
+                "{key} = {value} is not in CONFIG.md"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_reference_calls_a_default_is_one() {
+        let file = Path::new("weirmq.toml");
+        let written = Config::parse(&reference(), file).unwrap_or_else(|error| panic!("{error}"));
+        let default =
+            Config::parse("[auth]\nallow_anonymous = true", file).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(written.limits, default.limits);
+        assert_eq!(written.capabilities, default.capabilities);
+        assert_eq!(format!("{:?}", written.log), format!("{:?}", default.log));
+        assert_eq!(format!("{:?}", written.shutdown), format!("{:?}", default.shutdown));
+        assert_eq!(written.data_folder, default.data_folder);
+        assert_eq!(format!("{:?}", written.listeners), format!("{:?}", default.listeners));
+        assert_eq!(written.plugin_host, default.plugin_host);
+        let [plugin] = &*written.plugins else { panic!("one plugin") };
+        let bare = weirmq_host::PluginConfig::new(&*plugin.name, &plugin.file);
+        let but_policies = |config: &weirmq_host::PluginConfig| {
+            let mut config = config.clone();
+            config.on_failure = Default::default();
+            config
+        };
+        assert_eq!(but_policies(plugin), but_policies(&bare));
+        let buffer = |text: &str| {
+            let sinks: SinksConfig = toml::from_str(text).unwrap_or_else(|error| panic!("{error}"));
+            format!("{:?}", sinks.sqlite)
+        };
+        let whole = "[[sqlite]]\nname = 'a'\nfile = 'b'";
+        let written_buffer = reference()
+            .split("[sink.sqlite.buffer]")
+            .nth(1)
+            .and_then(|rest| rest.split("[[").next())
+            .unwrap_or_default()
+            .to_owned();
+        assert_eq!(buffer(&format!("{whole}\n[sqlite.buffer]{written_buffer}")), buffer(whole));
+    }
+}

@@ -22,10 +22,7 @@ impl Clock {
     pub fn now(&self) -> Now {
         let micros = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now {
-            at: Instant::from_micros(micros),
-            unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-        }
+        Now { at: Instant::from_micros(micros), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
     }
 
     /// `at` as tokio's timers have it.

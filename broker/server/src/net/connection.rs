@@ -1,13 +1,16 @@
 //! The task of one connection: reads, lets the state machine handle what was read, writes.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use weirmq_core::broker::Broker;
@@ -40,9 +43,9 @@ pub(crate) struct Shared {
     pub(crate) shutdown: watch::Receiver<bool>,
 }
 
-/// A socket, shared by its own task and by whoever has a message for it.
+/// The writing half of a socket, shared by its own task and by whoever has a message for it.
 struct Socket {
-    stream: TcpStream,
+    stream: OwnedWriteHalf,
     wake: Notify,
 }
 
@@ -61,12 +64,13 @@ impl Transport for Writer {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(stream: TcpStream, address: SocketAddr, listener: Arc<str>, mut shared: Shared) {
+    let (mut incoming, stream) = stream.into_split();
     let socket = Arc::new(Socket { stream, wake: Notify::new() });
     let outbox = Arc::new(Outbox::new(Box::new(Writer(Arc::clone(&socket)))));
     let peer = Peer { address: Some(address), listener };
     let now = shared.clock.now();
     let mut connection = Connection::new(Arc::clone(&shared.broker), Arc::clone(&outbox), peer, now);
-    converse(&socket, &outbox, &mut connection, &mut shared).await;
+    converse(&mut incoming, &socket, &outbox, &mut connection, &mut shared).await;
     if !connection.is_over() {
         connection.end("the client closed the connection", shared.clock.now());
     } else {
@@ -74,11 +78,17 @@ pub(crate) async fn serve(stream: TcpStream, address: SocketAddr, listener: Arc<
         connection.end("the connection was ended by the broker", shared.clock.now());
     }
     settle(&mut connection);
-    hang_up(&socket, &outbox).await;
+    hang_up(&mut incoming, &socket, &outbox).await;
 }
 
 /// Reads and handles until one of both sides has enough.
-async fn converse(socket: &Socket, outbox: &Outbox, connection: &mut Connection, shared: &mut Shared) {
+async fn converse(
+    incoming: &mut OwnedReadHalf,
+    socket: &Socket,
+    outbox: &Outbox,
+    connection: &mut Connection,
+    shared: &mut Shared,
+) {
     let clock = shared.clock;
     let mut bytes = BytesMut::new();
     let mut client_has_ended = false;
@@ -86,7 +96,7 @@ async fn converse(socket: &Socket, outbox: &Outbox, connection: &mut Connection,
     tokio::pin!(alarm);
     loop {
         if connection.wants_input() && !client_has_ended {
-            client_has_ended = read(socket, connection, &mut bytes, clock).await;
+            client_has_ended = read(incoming, connection, &mut bytes, clock).await;
         }
         settle(connection);
         if connection.is_over() || (client_has_ended && !connection.is_waiting()) {
@@ -102,7 +112,7 @@ async fn converse(socket: &Socket, outbox: &Outbox, connection: &mut Connection,
         }
         let blocked = outbox.state().blocked;
         tokio::select! {
-            ready = socket.stream.readable(), if connection.wants_input() && !client_has_ended => {
+            ready = incoming.readable(), if connection.wants_input() && !client_has_ended => {
                 client_has_ended = ready.is_err();
             }
             ready = socket.stream.writable(), if blocked => {
@@ -128,27 +138,46 @@ async fn converse(socket: &Socket, outbox: &Outbox, connection: &mut Connection,
 
 /// Reads what is there, a few buffers at most, and handles it. Answers whether the client has ended the
 /// connection.
-async fn read(socket: &Socket, connection: &mut Connection, bytes: &mut BytesMut, clock: Clock) -> bool {
+async fn read(
+    incoming: &mut OwnedReadHalf,
+    connection: &mut Connection,
+    bytes: &mut BytesMut,
+    clock: Clock,
+) -> bool {
+    // Others have a turn in time, also when this connection always has something to read.
+    tokio::task::consume_budget().await;
     for _ in 0..READS_IN_A_ROW {
         bytes.reserve(READ_BYTES);
-        match socket.stream.try_read_buf(bytes) {
-            Ok(0) => return true,
-            Ok(_) => connection.input(bytes, clock.now()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+        let asked = bytes.capacity() - bytes.len();
+        let read = match read_now(incoming, bytes) {
+            Ok(Some(0)) => return true,
+            Ok(Some(read)) => read,
+            Ok(None) => return false,
             Err(_) => return true,
-        }
+        };
+        connection.input(bytes, clock.now());
         let congested = connection.is_congested(CONGESTED_BYTES);
         settle(connection);
         if congested {
             tokio::time::sleep(CONGESTION_PAUSE).await;
         }
-        if !connection.wants_input() || connection.is_waiting() {
+        if read < asked || !connection.wants_input() || connection.is_waiting() {
             return false;
         }
     }
     tokio::task::yield_now().await;
     false
+}
+
+/// Reads what is there now; `None` when nothing is. Read through the half of the stream, because that notes when
+/// the socket is empty after a short read, which spares asking it once more. Outside the runtime's budget, whose
+/// end would look as if nothing were there.
+fn read_now(incoming: &mut OwnedReadHalf, bytes: &mut BytesMut) -> io::Result<Option<usize>> {
+    let mut reading = std::pin::pin!(tokio::task::unconstrained(incoming.read_buf(bytes)));
+    match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(read) => read.map(Some),
+        Poll::Pending => Ok(None),
+    }
 }
 
 /// Writes what was made, and has what goes on without the connection go on.
@@ -160,7 +189,7 @@ fn settle(connection: &mut Connection) {
 }
 
 /// Writes the last frames and closes.
-async fn hang_up(socket: &Socket, outbox: &Outbox) {
+async fn hang_up(incoming: &mut OwnedReadHalf, socket: &Socket, outbox: &Outbox) {
     let write_rest = async {
         outbox.flush();
         while outbox.bytes() > 0 && socket.stream.writable().await.is_ok() {
@@ -170,17 +199,15 @@ async fn hang_up(socket: &Socket, outbox: &Outbox) {
     // A client that does not read its last frames has lost them.
     let _ = timeout(LINGER, write_rest).await;
     // SHUT_WR through a borrowed handle: the stream is shared with the outbox.
-    let _ = socket2::SockRef::from(&socket.stream).shutdown(std::net::Shutdown::Write);
+    let _ = socket2::SockRef::from(socket.stream.as_ref()).shutdown(std::net::Shutdown::Write);
     let listen_on = async {
         let mut deaf = BytesMut::with_capacity(READ_BYTES);
         let mut left = DEAF_BYTES_MAX;
-        while left > 0 && socket.stream.readable().await.is_ok() {
+        while left > 0 {
             deaf.clear();
-            match socket.stream.try_read_buf(&mut deaf) {
-                Ok(0) => return,
+            match incoming.read_buf(&mut deaf).await {
+                Ok(0) | Err(_) => return,
                 Ok(read) => left = left.saturating_sub(read),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
             }
         }
     };

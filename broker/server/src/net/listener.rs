@@ -43,7 +43,9 @@ pub struct BindError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program, perhaps another broker, has it: stop that one or choose another port",
+        io::ErrorKind::AddrInUse => {
+            "; another program, perhaps another broker, has it: stop that one or choose another port"
+        }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose another port",
         io::ErrorKind::AddrNotAvailable => "; no network interface of this machine has that address",
         _ => "",
@@ -103,7 +105,13 @@ impl Listener {
     }
 
     /// Accepts until the broker shuts down. Each connection's task holds a clone of `alive`.
-    pub(crate) async fn accept(self, bounds: Bounds, census: Arc<Census>, mut shared: Shared, alive: mpsc::Sender<()>) {
+    pub(crate) async fn accept(
+        self,
+        bounds: Bounds,
+        census: Arc<Census>,
+        mut shared: Shared,
+        alive: mpsc::Sender<()>,
+    ) {
         let mut pause = PAUSE_MIN;
         let mut rate = Rate::new(bounds.rate_max);
         loop {
@@ -132,7 +140,14 @@ impl Listener {
         }
     }
 
-    fn start(&self, stream: TcpStream, address: SocketAddr, counted: Counted, shared: &Shared, alive: &mpsc::Sender<()>) {
+    fn start(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        counted: Counted,
+        shared: &Shared,
+        alive: &mpsc::Sender<()>,
+    ) {
         // Frames are written in batches already: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let (listener, shared, alive) = (Arc::clone(&self.name), shared.clone(), alive.clone());

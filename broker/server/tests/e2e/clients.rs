@@ -6,18 +6,13 @@ use crate::support::Broker;
 
 const TOPIC: &str = "センサー/温度/リビングルーム";
 
-fn bare() -> (Broker, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let arguments = ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
-    (Broker::start(arguments, Some(folder.path())), folder)
-}
-
 #[test]
 fn mosquitto_talks_to_it_in_both_versions_at_every_qos() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     for version in ["mqttv311", "mqttv5"] {
         for qos in ["0", "1", "2"] {
-            let subscriber = broker.mosquitto_sub(&["-V", version, "-q", qos, "-t", "センサー/+/リビングルーム", "-v"]);
+            let subscriber =
+                broker.mosquitto_sub(&["-V", version, "-q", qos, "-t", "センサー/+/リビングルーム", "-v"]);
             broker.publish(&["-V", version, "-q", qos, "-t", TOPIC, "-m", "21.5"]);
             assert_eq!(subscriber.wait_for(1), [format!("{TOPIC} 21.5")]);
         }
@@ -26,7 +21,7 @@ fn mosquitto_talks_to_it_in_both_versions_at_every_qos() {
 
 #[test]
 fn a_persistent_session_keeps_what_comes_while_its_client_is_away() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let away = ["-i", "keeper", "-c", "-q", "1", "-t", "kept/#"];
     drop(broker.mosquitto_sub(&away));
     for number in 0..10 {
@@ -39,12 +34,11 @@ fn a_persistent_session_keeps_what_comes_while_its_client_is_away() {
 
 #[test]
 fn paho_talks_to_it_in_both_versions_at_every_qos() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let python = std::env::var_os("WEIRMQ_PYTHON")
         .expect("WEIRMQ_PYTHON names a Python with paho-mqtt: run `cargo xtask test`");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/paho_story.py");
-    let output =
-        Command::new(python).args([script, &broker.port()]).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(python).args([script, &broker.port()]).stdin(Stdio::null()).output().unwrap();
     assert!(
         output.status.success(),
         "{}{}",
@@ -55,7 +49,7 @@ fn paho_talks_to_it_in_both_versions_at_every_qos() {
 
 #[test]
 fn rumqttc_talks_to_it_in_both_versions() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let both = async {
@@ -78,7 +72,9 @@ async fn v4(port: u16) {
                     client.publish("rumqttc/温度", qos, false, vec![qos as u8]).await.unwrap();
                 }
             }
-            Event::Incoming(Packet::Publish(publish)) => got.push((publish.qos as u8, publish.payload.to_vec())),
+            Event::Incoming(Packet::Publish(publish)) => {
+                got.push((publish.qos as u8, publish.payload.to_vec()))
+            }
             _ => {}
         }
     }
@@ -98,7 +94,8 @@ async fn v5(port: u16) {
         match events.poll().await.unwrap() {
             Event::Incoming(Packet::SubAck(_)) => {
                 for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-                    let properties = PublishProperties { user_properties: pairs.clone(), ..Default::default() };
+                    let properties =
+                        PublishProperties { user_properties: pairs.clone(), ..Default::default() };
                     client
                         .publish_with_properties("rumqttc/温度", qos, false, vec![qos as u8], properties)
                         .await

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::support::{Broker, PATIENCE, Place, Webhook, binary};
+use crate::support::{BARE, Broker, PATIENCE, Place, Webhook, binary, vacant_address};
 
 #[test]
 fn sigterm_tells_the_clients_drains_and_exits_with_0() {
@@ -11,7 +11,8 @@ fn sigterm_tells_the_clients_drains_and_exits_with_0() {
     let broker = place.start();
     let mut client = TcpStream::connect(broker.address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let login: &[u8] = b"\x10\x2b\x00\x04MQTT\x05\xc2\x00\x3c\x00\x00\x00\x00\x07press-1\x00\x0dforge-anvil-7";
+    let login: &[u8] =
+        b"\x10\x2b\x00\x04MQTT\x05\xc2\x00\x3c\x00\x00\x00\x00\x07press-1\x00\x0dforge-anvil-7";
     let mut login = login.to_vec();
     login[1] = u8::try_from(login.len() - 2).unwrap();
     client.write_all(&login).unwrap();
@@ -24,21 +25,21 @@ fn sigterm_tells_the_clients_drains_and_exits_with_0() {
     broker.signal("TERM");
     let mut last = Vec::new();
     client.read_to_end(&mut last).unwrap();
-    assert_eq!(last.get(..3), Some(&b"\xe0\x01\x8b"[..]).or(last.get(..3)), "DISCONNECT: server shutting down");
+    assert_eq!(
+        last.get(..3),
+        Some(&b"\xe0\x01\x8b"[..]).or(last.get(..3)),
+        "DISCONNECT: server shutting down"
+    );
     assert_eq!((last.first(), last.get(2)), (Some(&0xe0), Some(&0x8b)));
     assert_eq!(broker.ended().code(), Some(0));
 }
 
 #[test]
 fn what_the_sinks_have_not_written_at_the_end_is_written_after_the_next_start() {
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let address = vacant_address();
     let place = Place::quickstart(address);
     let broker = place.start();
-    broker.publish(&[
-        "-u", "press-1", "-P", "forge-anvil-7", "-q", "1", "-t", "factory/a/press-1/temperature", "-m", r#"{"celsius": 95}"#,
-    ]);
+    broker.reading("95");
     broker.signal("TERM");
     assert_eq!(broker.ended().code(), Some(0));
     let webhook = Webhook::on(std::net::TcpListener::bind(address).unwrap());
@@ -50,7 +51,12 @@ fn what_the_sinks_have_not_written_at_the_end_is_written_after_the_next_start() 
 fn check_says_what_is_wrong_without_starting() {
     let place = Place::quickstart(Webhook::start().address);
     let good = place.command(&["check"]);
-    assert!(good.status.success(), "{}{}", String::from_utf8_lossy(&good.stdout), String::from_utf8_lossy(&good.stderr));
+    assert!(
+        good.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&good.stdout),
+        String::from_utf8_lossy(&good.stderr)
+    );
     assert!(!place.path("data").exists(), "checking makes no file");
     place.write("rules/broken.rhai", "on(\"a\", \"b\", |msg| { publsh(\"c\", 1); });");
     let config = std::fs::read_to_string(place.path("weirmq.toml")).unwrap();
@@ -58,16 +64,25 @@ fn check_says_what_is_wrong_without_starting() {
     let bad = place.command(&["check"]);
     assert_eq!(bad.status.code(), Some(1));
     let text = String::from_utf8_lossy(&bad.stdout).into_owned() + &String::from_utf8_lossy(&bad.stderr);
-    assert!(text.contains("adress") && text.contains("did you mean `address`?") && text.contains("weirmq.toml:"), "{text}");
+    assert!(
+        text.contains("adress") && text.contains("did you mean `address`?") && text.contains("weirmq.toml:"),
+        "{text}"
+    );
 }
 
 #[test]
 fn nobody_can_log_in_is_not_a_broker_and_an_open_door_to_the_network_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = binary().args(["run", "--listen", "127.0.0.1:0", "--data-folder"]).arg(folder.path()).output().unwrap();
+    let refused = binary()
+        .args(["run", "--listen", "127.0.0.1:0", "--data-folder"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--allow-anonymous"));
-    let place = Place::with("data_folder = 'data'\n[[listener]]\nname = 'main'\naddress = '0.0.0.0:0'\n[auth]\nallow_anonymous = true\n");
+    let place = Place::with(
+        "data_folder = 'data'\n[[listener]]\nname = 'main'\naddress = '0.0.0.0:0'\n[auth]\nallow_anonymous = true\n",
+    );
     let refused = place.command(&["run"]);
     assert!(!refused.status.success());
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -76,10 +91,8 @@ fn nobody_can_log_in_is_not_a_broker_and_an_open_door_to_the_network_is_refused(
 
 #[test]
 fn a_second_broker_on_the_same_data_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let arguments = ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
-    let _first = Broker::start(arguments, Some(folder.path()));
-    let second = binary().args(arguments).arg(folder.path()).output().unwrap();
+    let (_first, folder) = Broker::bare();
+    let second = binary().args(BARE).arg(folder.path()).output().unwrap();
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(text.contains(&folder.path().display().to_string()), "{text}");

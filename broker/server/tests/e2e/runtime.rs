@@ -1,36 +1,28 @@
 //! What changes while the broker runs, and who notices: nobody whom it does not concern.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Place, Webhook, eventually, guest};
-
-const DASHBOARD: [&str; 4] = ["-u", "dashboard", "-P", "gauge-lens-4"];
-
-fn reading(celsius: &str) -> Vec<String> {
-    let payload = format!("{{\"celsius\": {celsius}}}");
-    ["-u", "press-1", "-P", "forge-anvil-7", "-q", "1", "-t", "factory/a/press-1/temperature", "-m", &payload]
-        .map(str::to_owned)
-        .to_vec()
-}
-
-fn as_strs(owned: &[String]) -> Vec<&str> {
-    owned.iter().map(String::as_str).collect()
-}
+use crate::support::{Broker, DASHBOARD, PRESS, Place, Webhook, eventually, guest, with};
 
 #[test]
 fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_removed_one_is_gone() {
     let place = Place::quickstart(Webhook::start().address);
     let broker = place.start();
-    let watched = broker.mosquitto_sub(&[&DASHBOARD[..], &["-q", "1", "-t", "alerts/#", "-v"]].concat());
+    let watched = broker.mosquitto_sub(&with(DASHBOARD, &["-q", "1", "-t", "alerts/#", "-v"]));
     let rule = |topic: &str| {
-        format!("on(\"extra\", \"factory/+/+/temperature\", |msg| {{ publish(\"alerts/{topic}\", msg.json.celsius.to_string()); }});")
+        format!(
+            "on(\"extra\", \"factory/+/+/temperature\", |msg| {{ publish(\"alerts/{topic}\", msg.json.celsius.to_string()); }});"
+        )
     };
     // The time until a message meets the rule is what counts: publish until one does.
     let until = |topic: &str| {
         let saved = Instant::now();
         eventually(topic, || {
-            broker.publish(&as_strs(&reading("1")));
+            broker.reading("1");
             watched.messages().iter().any(|line| line.starts_with(&format!("alerts/{topic} "))).then_some(())
         });
         saved.elapsed()
@@ -40,19 +32,25 @@ fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_remove
     assert!(took < Duration::from_secs(10), "{took:?} on a machine however busy");
     place.replace("rules/extra.rhai", rule("second").as_bytes());
     until("second");
-    place.write("rules/extra.rhai", "on(\"extra\", \"factory/#\", |msg| {\n    publish(\"alerts/third\" msg);\n});");
+    place.write(
+        "rules/extra.rhai",
+        "on(\"extra\", \"factory/#\", |msg| {\n    publish(\"alerts/third\" msg);\n});",
+    );
     let line = broker.log.wait_for(&["extra.rhai:2:"]);
     assert!(line.contains("ERROR") && line.to_lowercase().contains("expecting"), "{line}");
     let before = watched.messages().len();
-    broker.publish(&as_strs(&reading("1")));
-    assert!(watched.wait_for(before + 1).last().unwrap().starts_with("alerts/second "), "the old one is live");
+    broker.reading("1");
+    assert!(
+        watched.wait_for(before + 1).last().unwrap().starts_with("alerts/second "),
+        "the old one is live"
+    );
     fs::remove_file(place.path("rules/extra.rhai")).unwrap();
     eventually("the rule is gone", || {
         let listed = place.command(&["rules", "list"]);
         (!String::from_utf8_lossy(&listed.stdout).contains("extra")).then_some(())
     });
     let before = watched.messages().len();
-    broker.publish(&as_strs(&reading("99")));
+    broker.reading("99");
     let after = watched.wait_for(before + 1);
     assert_eq!(after.len(), before + 1);
     assert!(after.last().unwrap().starts_with("alerts/a/press-1 "), "{after:?}");
@@ -62,37 +60,57 @@ fn a_saved_rule_is_live_within_a_second_a_broken_one_leaves_the_old_and_a_remove
 fn a_plugin_is_replaced_by_file_and_by_command_without_dropping_a_connection_or_a_message() {
     let place = Place::quickstart(Webhook::start().address);
     let broker = place.start();
-    let watched = broker.mosquitto_sub(&[&DASHBOARD[..], &["-q", "1", "-t", "factory/#"]].concat());
-    let numbers: String = (0..400).map(|number| format!("{{\"celsius\": {number}}}\n")).collect();
-    let publisher = std::thread::scope(|scope| {
-        let publishing = scope.spawn(|| {
-            use std::io::Write;
-            let mut process = std::process::Command::new("mosquitto_pub")
-                .args(["-h", "127.0.0.1", "-p", &broker.port(), "-u", "press-1", "-P", "forge-anvil-7"])
-                .args(["-q", "1", "-l", "-t", "factory/a/press-1/temperature"])
-                .stdin(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            process.stdin.take().unwrap().write_all(numbers.as_bytes()).unwrap();
-            process.wait().unwrap()
-        });
+    let watched = broker.mosquitto_sub(&with(DASHBOARD, &["-q", "1", "-t", "factory/#"]));
+    let swapped = AtomicBool::new(false);
+    let published = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| publish_until(&broker, &swapped));
+        // Messages flow before, between and after the two swaps.
+        watched.wait_for(50);
         let output = place.command(&["plugin", "reload", "login"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        broker.log.wait_for(&["another version of the plugin serves", "login"]);
+        let between = watched.messages().len();
+        watched.wait_for(between + 50);
         // Another content: a custom section changes nothing but the bytes.
         let mut bytes = fs::read(guest("login")).unwrap();
         bytes.extend_from_slice(b"\x00\x05\x04more");
         place.replace("login.wasm", &bytes);
-        broker.log.wait_for(&["login", "replaced"]);
+        broker.log.wait_for_count(&["another version of the plugin serves", "login"], 2);
+        let after = watched.messages().len();
+        watched.wait_for(after + 50);
+        swapped.store(true, Ordering::Relaxed);
         publishing.join().unwrap()
     });
-    assert!(publisher.success());
-    assert_eq!(watched.wait_for(400).len(), 400);
-    let broken_before = place.command(&["plugin", "list"]).stdout;
+    let got = watched.wait_for(published);
+    let expected: Vec<String> = (0..published).map(|number| format!("{{\"celsius\": {number}}}")).collect();
+    assert_eq!(got, expected, "every message once, in order");
     place.replace("login.wasm", b"this is no component");
     broker.log.wait_for(&["ERROR", "login"]);
     let output = place.command(&["plugin", "reload", "login"]);
     assert!(!output.status.success(), "a broken file is told");
-    broker.publish(&as_strs(&reading("7")));
-    assert_eq!(watched.wait_for(401).len(), 401, "the old version serves on");
-    let _ = broken_before;
+    broker.reading("7");
+    assert_eq!(watched.wait_for(published + 1).len(), published + 1, "the old version serves on");
+    assert!(!broker.log.all().iter().any(|line| line.contains("press-1") && line.contains("refused")));
+}
+
+/// Publishes a reading after the other over one connection until `done`; answers how many.
+fn publish_until(broker: &Broker, done: &AtomicBool) -> usize {
+    let mut process = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &broker.port()])
+        .args(PRESS)
+        .args(["-q", "1", "-l", "-t", "factory/a/press-1/temperature"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = process.stdin.take().unwrap();
+    let mut published = 0;
+    while !done.load(Ordering::Relaxed) {
+        writeln!(lines, "{{\"celsius\": {published}}}").unwrap();
+        published += 1;
+        // Some thousand a second are enough to be under way at any moment.
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+    drop(lines);
+    assert!(process.wait().unwrap().success());
+    published
 }

@@ -16,14 +16,29 @@ use tempfile::TempDir;
 /// where all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The quickstart's users, as options of the mosquitto clients.
+pub(crate) const PRESS: [&str; 4] = ["-u", "press-1", "-P", "forge-anvil-7"];
+pub(crate) const OVEN: [&str; 4] = ["-u", "oven-1", "-P", "copper-flame-2"];
+pub(crate) const DASHBOARD: [&str; 4] = ["-u", "dashboard", "-P", "gauge-lens-4"];
+
+/// `login` and `more` options.
+pub(crate) fn with<'a>(login: [&'a str; 4], more: &[&'a str]) -> Vec<&'a str> {
+    login.into_iter().chain(more.iter().copied()).collect()
+}
+
+/// An address of this machine that nobody listens at yet.
+pub(crate) fn vacant_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// The built component `name`.
 pub(crate) fn guest(name: &str) -> PathBuf {
-    let folder = std::env::var_os("WEIRMQ_GUESTS")
-        .map_or_else(|| repository().join("target/guests"), PathBuf::from);
+    let folder =
+        std::env::var_os("WEIRMQ_GUESTS").map_or_else(|| repository().join("target/guests"), PathBuf::from);
     let file = folder.join(format!("{name}.wasm"));
     assert!(file.is_file(), "'{}' is not there: run `cargo xtask test`", file.display());
     file
@@ -73,7 +88,8 @@ impl Lines {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.0.0.lock().unwrap();
         loop {
-            let found = lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).nth(count - 1);
+            let found =
+                lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).nth(count - 1);
             if let Some(line) = found {
                 return line.clone();
             }
@@ -148,7 +164,9 @@ impl Place {
 
     /// The rows of `sql` as text, from the quickstart's history.
     pub(crate) fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let Ok(database) = rusqlite::Connection::open(self.path("data/history.db")) else { return Vec::new() };
+        let Ok(database) = rusqlite::Connection::open(self.path("data/history.db")) else {
+            return Vec::new();
+        };
         let Ok(mut statement) = database.prepare(sql) else { return Vec::new() };
         let columns = statement.column_count();
         let rows = statement.query_map([], |row| {
@@ -174,6 +192,9 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// The options of a broker without a configuration; the data folder comes last.
+pub(crate) const BARE: [&str; 5] = ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
+
 /// A broker process; ended with the value.
 pub(crate) struct Broker {
     process: Child,
@@ -183,6 +204,18 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
+    /// A broker without a configuration that lets everybody in, and its data folder.
+    pub(crate) fn bare() -> (Self, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (Self::start(BARE, Some(folder.path())), folder)
+    }
+
+    /// A reading of `press-1`, which must be taken.
+    pub(crate) fn reading(&self, celsius: &str) {
+        let payload = format!("{{\"celsius\": {celsius}}}");
+        self.publish(&with(PRESS, &["-q", "1", "-t", "factory/a/press-1/temperature", "-m", &payload]));
+    }
+
     pub(crate) fn start<'a>(arguments: impl IntoIterator<Item = &'a str>, file: Option<&Path>) -> Self {
         let mut process = binary()
             .args(arguments)
@@ -238,7 +271,11 @@ impl Broker {
 
     /// `mosquitto_pub` with these arguments; answers what it said.
     pub(crate) fn mosquitto_pub(&self, arguments: &[&str]) -> Output {
-        Command::new("mosquitto_pub").args(["-h", "127.0.0.1", "-p", &self.port()]).args(arguments).output().unwrap()
+        Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &self.port()])
+            .args(arguments)
+            .output()
+            .unwrap()
     }
 
     /// Publishes, which must succeed.
@@ -282,7 +319,11 @@ impl Subscriber {
     /// What it printed of messages: not the lines about the protocol, which `-d` adds.
     pub(crate) fn messages(&self) -> Vec<String> {
         let chatter = ["Client ", "Subscribed (mid:"];
-        self.out.all().into_iter().filter(|line| !chatter.iter().any(|start| line.starts_with(start))).collect()
+        self.out
+            .all()
+            .into_iter()
+            .filter(|line| !chatter.iter().any(|start| line.starts_with(start)))
+            .collect()
     }
 
     /// Waits for so many messages.
@@ -334,7 +375,8 @@ impl Webhook {
     pub(crate) fn wait_for(&self, count: usize) -> Vec<serde_json::Value> {
         let (answers, changed) = &*self.state;
         let answers = answers.lock().unwrap();
-        let (answers, late) = changed.wait_timeout_while(answers, PATIENCE, |a| a.bodies.len() < count).unwrap();
+        let (answers, late) =
+            changed.wait_timeout_while(answers, PATIENCE, |a| a.bodies.len() < count).unwrap();
         assert!(!late.timed_out(), "only {:?} came", answers.bodies);
         answers.bodies.clone()
     }
@@ -348,10 +390,10 @@ fn answer(mut stream: &TcpStream, state: &(Mutex<Answers>, Condvar)) -> Option<(
         if reader.read_line(&mut line).ok()? == 0 {
             return None;
         }
-        if let Some((name, value)) = line.split_once(':') {
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().ok()?;
-            }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().ok()?;
         }
         if line == "\r\n" {
             break;

@@ -5,12 +5,6 @@ use std::net::TcpStream;
 
 use crate::support::{Broker, PATIENCE};
 
-fn bare() -> (Broker, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let arguments = ["run", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
-    (Broker::start(arguments, Some(folder.path())), folder)
-}
-
 fn open(broker: &Broker, first: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect(broker.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -30,7 +24,7 @@ fn packet(socket: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn v5_3_1_4_3_the_old_connection_of_a_client_id_is_told_and_closed() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01t";
     let mut old = open(&broker, connect);
     packet(&mut old);
@@ -47,7 +41,7 @@ fn v5_3_1_4_3_the_old_connection_of_a_client_id_is_told_and_closed() {
 
 #[test]
 fn v311_3_1_3_8_an_empty_client_id_needs_a_clean_session() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let mut socket = open(&broker, b"\x10\x0c\x00\x04MQTT\x04\x00\x00\x3c\x00\x00");
     let mut all = Vec::new();
     socket.read_to_end(&mut all).unwrap();
@@ -56,7 +50,7 @@ fn v311_3_1_3_8_an_empty_client_id_needs_a_clean_session() {
 
 #[test]
 fn packets_sent_before_connack_are_handled_in_order_after_it() {
-    let (broker, _folder) = bare();
+    let (broker, _folder) = Broker::bare();
     let mut bytes = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01t".to_vec();
     bytes.extend_from_slice(b"\x82\x06\x00\x01\x00\x01a\x00");
     bytes.extend_from_slice(b"\x32\x06\x00\x01a\x00\x07x");
@@ -71,8 +65,9 @@ fn packets_sent_before_connack_are_handled_in_order_after_it() {
 
 #[test]
 fn a_peer_that_does_not_log_in_is_closed_and_one_that_reads_nothing_holds_nobody_up() {
-    let (broker, _folder) = bare();
-    let mut deaf = open(&broker, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01d\x82\x06\x00\x01\x00\x01a\x00");
+    let (broker, _folder) = Broker::bare();
+    let mut deaf =
+        open(&broker, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01d\x82\x06\x00\x01\x00\x01a\x00");
     packet(&mut deaf);
     packet(&mut deaf);
     let ears = broker.mosquitto_sub(&["-t", "a", "-F", "%l"]);

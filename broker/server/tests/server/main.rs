@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weirmq::assemble::Assembly;
 use weirmq::config::Config;
-use weirmq::reload::{Broker, Live, LookAgain, Watcher};
+use weirmq::reload::{Engine as Swapped, Live, LookAgain, Watcher};
 use weirmq::signals::{Shutdown, ShutdownTrigger};
 use weirmq_core::hook::{Chains, HookPoint};
 
@@ -75,7 +75,7 @@ struct Engine {
     swaps: watch::Sender<usize>,
 }
 
-impl Broker for Engine {
+impl Swapped for Engine {
     fn set_chains(&self, chains: Chains) {
         *self.chains.lock() = chains;
         self.swaps.send_modify(|swaps| *swaps += 1);
@@ -105,7 +105,7 @@ impl Running {
         let assembly = assembly.unwrap_or_else(|errors| panic!("{errors}"));
         let (sender, swaps) = watch::channel(0);
         let engine = Arc::new(Engine { chains: Mutex::new(assembly.chains()), swaps: sender });
-        let live = Live::new(assembly, Arc::clone(&engine) as Arc<dyn Broker>);
+        let live = Live::new(assembly, Arc::clone(&engine) as Arc<dyn Swapped>);
         let (trigger, shutdown) = Shutdown::new();
         let look_again = LookAgain::default();
         let watcher = Watcher::start(Arc::clone(&live), &look_again).unwrap();
