@@ -160,7 +160,9 @@ impl Flow {
             }
             self.turn(WAIT_MAX)?;
             if self.is_silent() {
-                return Err(LoadError::Broker("the broker does not acknowledge what is published".to_owned()));
+                return Err(LoadError::Broker(
+                    "the broker does not acknowledge what is published".to_owned(),
+                ));
             }
         }
         self.drain()
@@ -245,11 +247,14 @@ impl Flow {
             let now_ns = self.now_ns();
             while timetable.due_ns() <= now_ns {
                 let index = timetable.turn(self.publishers.len());
-                let (Some(publisher), Some(link)) = (self.publishers.get_mut(index), self.links.get_mut(index))
+                let (Some(publisher), Some(link)) =
+                    (self.publishers.get_mut(index), self.links.get_mut(index))
                 else {
                     break;
                 };
-                if link.waiting_bytes() > WAITING_BYTES_MAX || !publisher.publish(timetable.due_ns(), link.out()) {
+                if link.waiting_bytes() > WAITING_BYTES_MAX
+                    || !publisher.publish(timetable.due_ns(), link.out())
+                {
                     break;
                 }
                 self.tally.lateness.record(now_ns - timetable.due_ns());
@@ -269,7 +274,8 @@ impl Flow {
 
     /// Has publisher `index` send `count` messages, if it is not blocked.
     fn publish(&mut self, index: usize, count: u32, now_ns: u64) -> Result<(), LoadError> {
-        let (Some(publisher), Some(link)) = (self.publishers.get_mut(index), self.links.get_mut(index)) else {
+        let (Some(publisher), Some(link)) = (self.publishers.get_mut(index), self.links.get_mut(index))
+        else {
             return Ok(());
         };
         if count == 0 || link.is_blocked() {
@@ -336,7 +342,8 @@ impl Flow {
     }
 
     fn read_publisher(&mut self, index: usize) -> Result<bool, LoadError> {
-        let (Some(publisher), Some(link)) = (self.publishers.get_mut(index), self.links.get_mut(index)) else {
+        let (Some(publisher), Some(link)) = (self.publishers.get_mut(index), self.links.get_mut(index))
+        else {
             return Ok(false);
         };
         let ended = link.read(&mut self.scratch, |frame, out| match frame {
@@ -368,7 +375,9 @@ impl Flow {
                 };
                 audience.arrived(member, subscriber, stamp);
                 let publisher = stamp.publisher as usize;
-                if let (Some(publisher), Some(ready)) = (publishers.get_mut(publisher), ready.get_mut(publisher)) {
+                if let (Some(publisher), Some(ready)) =
+                    (publishers.get_mut(publisher), ready.get_mut(publisher))
+                {
                     publisher.delivered();
                     *ready = true;
                 }

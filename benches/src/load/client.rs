@@ -19,6 +19,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 const FILTERS_PER_PACKET: usize = 100;
 /// How long a session that is to outlive its connection does.
 const SESSION_EXPIRY_S: u32 = 3_600;
+/// Longer than any run, so that nobody has to ping. Not 0: rumqttd lets in only clients with a keep alive.
+const KEEP_ALIVE_S: u16 = 3_600;
 const PACKET_BYTES_MAX: u32 = 268_435_455;
 
 /// How to connect.
@@ -42,6 +44,7 @@ impl Hello<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), LoadError> {
         let mut connect = Connect::new(self.version, Text::new(self.client_id)?);
         connect.clean_start = !self.keeps_session;
+        connect.keep_alive_s = KEEP_ALIVE_S;
         connect.session_expiry_interval_s = self.keeps_session.then_some(SESSION_EXPIRY_S);
         Ok(Packet::Connect(Box::new(connect)).encode(self.version, out)?)
     }
@@ -107,7 +110,8 @@ impl Client {
             let Packet::SubAck(answer) = self.read()? else {
                 return Err(LoadError::Broker("SUBSCRIBE was answered with another packet".to_owned()));
             };
-            if answer.codes.len() != chunk.len() || answer.codes.iter().any(|code| *code as u8 != qos.as_u8()) {
+            if answer.codes.len() != chunk.len() || answer.codes.iter().any(|code| *code as u8 != qos.as_u8())
+            {
                 return Err(LoadError::Broker(format!("SUBSCRIBE was answered with {:?}", answer.codes)));
             }
         }

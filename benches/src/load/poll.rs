@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use super::LoadError;
 
@@ -37,7 +37,8 @@ impl Poll {
     pub fn new() -> Result<Self, LoadError> {
         // A timer of 50 µs slack, which is the default, would be seen in the latencies.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| LoadError::io("epoll")(error.into()))?;
+        let epoll =
+            epoll::create(CreateFlags::CLOEXEC).map_err(|error| LoadError::io("epoll")(error.into()))?;
         Ok(Self { epoll, events: Vec::with_capacity(EVENTS_MAX) })
     }
 

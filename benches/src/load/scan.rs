@@ -115,7 +115,8 @@ mod tests {
                 payload: vec![1_u8; 300].into(),
             })
         };
-        let extras = Box::new(PublishExtras { message_expiry_interval_s: Some(3), ..PublishExtras::default() });
+        let extras =
+            Box::new(PublishExtras { message_expiry_interval_s: Some(3), ..PublishExtras::default() });
         for version in [Version::V311, Version::V5] {
             for packet in [publish(QoS::AtMostOnce, None), publish(QoS::ExactlyOnce, Some(extras.clone()))] {
                 let bytes = encoded(&packet, version);

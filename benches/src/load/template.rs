@@ -86,7 +86,10 @@ mod tests {
                 let packet = Decoder::client(version, 1_000).decode(&mut input).unwrap().unwrap();
                 let Packet::Publish(publish) = packet else { panic!("a PUBLISH") };
                 assert_eq!((&*publish.topic, publish.qos, publish.retain), ("a/b", qos, true));
-                assert_eq!(publish.packet_id, (qos != QoS::AtMostOnce).then(|| PacketId::new(0x1234).unwrap()));
+                assert_eq!(
+                    publish.packet_id,
+                    (qos != QoS::AtMostOnce).then(|| PacketId::new(0x1234).unwrap())
+                );
                 assert_eq!((publish.payload.len(), Stamp::read(&publish.payload)), (200, Some(stamp)));
             }
         }

@@ -54,7 +54,9 @@ pub(super) fn run(options: &Options) -> Result<Report, LoadError> {
         return Err(LoadError::Options("churn is for QoS 0 and 1".to_owned()));
     }
     let mut poll = Poll::new()?;
-    let mut slots = (0..options.clients).map(|number| Slot::new(options, number, &poll)).collect::<Result<Vec<_>, _>>()?;
+    let mut slots = (0..options.clients)
+        .map(|number| Slot::new(options, number, &poll))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut tally = Tally::default();
     turn_until(&mut slots, &mut poll, options, options.warm_up(), &mut tally)?;
     tally = Tally::default();
@@ -101,7 +103,9 @@ fn turn_until(
                 slot.again(options, poll, tally)?;
             }
         }
-        if ready.is_empty() && let Some(stuck) = slots.iter().find(|slot| slot.began.elapsed() > STUCK_AFTER) {
+        if ready.is_empty()
+            && let Some(stuck) = slots.iter().find(|slot| slot.began.elapsed() > STUCK_AFTER)
+        {
             return Err(LoadError::Broker(format!("a client waits in vain for {:?}", stuck.step)));
         }
     }
@@ -118,7 +122,10 @@ impl Slot {
     /// The round is over: the next begins.
     fn again(&mut self, options: &Options, poll: &Poll, tally: &mut Tally) -> Result<(), LoadError> {
         if self.step != Step::End {
-            return Err(LoadError::Broker(format!("the broker has ended a connection that waits for {:?}", self.step)));
+            return Err(LoadError::Broker(format!(
+                "the broker has ended a connection that waits for {:?}",
+                self.step
+            )));
         }
         tally.rounds += 1;
         tally.latency.record(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -149,7 +156,10 @@ impl Slot {
                     script.publish.append(1, stamp, out);
                     Step::Message { received: false, acknowledged: options.qos == 0 }
                 }
-                (Step::Message { received: false, acknowledged }, Frame::Publish { qos, id, payload, .. }) => {
+                (
+                    Step::Message { received: false, acknowledged },
+                    Frame::Publish { qos, id, payload, .. },
+                ) => {
                     let ours = Stamp::read(payload)
                         .is_some_and(|stamp| stamp.publisher == *number && stamp.number == *rounds);
                     tally.faults.refused += u64::from(!ours);
@@ -164,7 +174,9 @@ impl Slot {
                     Frame::Ack { kind: PacketType::PubAck, refused: None, .. },
                 ) => Step::Message { received, acknowledged: true },
                 (step, frame) => {
-                    return Err(LoadError::Broker(format!("{frame:?} has come while a client waits for {step:?}")));
+                    return Err(LoadError::Broker(format!(
+                        "{frame:?} has come while a client waits for {step:?}"
+                    )));
                 }
             };
             if *step == (Step::Message { received: true, acknowledged: true }) {

@@ -45,7 +45,8 @@ pub(super) fn shared(options: &Options) -> Result<Report, LoadError> {
 }
 
 pub(super) fn many_subscriptions(options: &Options) -> Result<Report, LoadError> {
-    let bystanders = (0..BYSTANDERS).map(|number| bystander(options, number)).collect::<Result<Vec<_>, _>>()?;
+    let bystanders =
+        (0..BYSTANDERS).map(|number| bystander(options, number)).collect::<Result<Vec<_>, _>>()?;
     let report = perform(options, &mut pairs_cast(options.clients));
     drop(bystanders);
     report

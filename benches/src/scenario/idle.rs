@@ -14,7 +14,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &Options) -> Result<Report, LoadError> {
     let connect = |number: u32| Client::connect(&options.hello(&format!("idle-{number}")));
-    let before = (0..BEFORE).map(|number| connect(options.clients + number)).collect::<Result<Vec<_>, _>>()?;
+    let before =
+        (0..BEFORE).map(|number| connect(options.clients + number)).collect::<Result<Vec<_>, _>>()?;
     let rss_before = options.pid.map(rss_bytes).transpose()?;
     let broker = options.pid.map(CpuSpan::start).transpose()?;
     let own = CpuSpan::start(std::process::id())?;

@@ -5,15 +5,17 @@
 
 use std::time::Instant;
 
-use super::flows::{publisher, socket, topic};
 use super::Options;
+use super::flows::{publisher, socket, topic};
 use crate::flow::{Audience, Flow, Subscriber};
 use crate::load::{Client, Hello, LoadError};
 use crate::report::Report;
 
 pub(super) fn run(options: &Options) -> Result<Report, LoadError> {
     if options.qos == 0 {
-        return Err(LoadError::Options("messages with QoS 0 do not wait for anybody: use --qos 1 or 2".to_owned()));
+        return Err(LoadError::Options(
+            "messages with QoS 0 do not wait for anybody: use --qos 1 or 2".to_owned(),
+        ));
     }
     for number in 0..options.clients {
         let mut client = come(options, number)?;

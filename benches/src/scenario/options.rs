@@ -154,7 +154,13 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for bad in [["--qos", "3"], ["--payload", "15"], ["--seconds", "NaN"], ["--seconds", "-1"], ["--clients", "0"]] {
+        for bad in [
+            ["--qos", "3"],
+            ["--payload", "15"],
+            ["--seconds", "NaN"],
+            ["--seconds", "-1"],
+            ["--clients", "0"],
+        ] {
             assert!(Options::try_parse_from(["weirmq-load", "pairs", bad[0], bad[1]]).is_err(), "{bad:?}");
         }
     }

@@ -60,7 +60,11 @@ fn set(options: &Options) -> Result<(), LoadError> {
             for _ in 0..=number % BATCH {
                 match client.read()? {
                     Packet::PubAck(ack) if !ack.code.is_error() => {}
-                    other => return Err(LoadError::Broker(format!("a retained message was answered with {other:?}"))),
+                    other => {
+                        return Err(LoadError::Broker(format!(
+                            "a retained message was answered with {other:?}"
+                        )));
+                    }
                 }
             }
         }
