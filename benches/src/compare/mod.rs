@@ -39,6 +39,7 @@ pub fn run(options: &Options) -> Result<(), LoadError> {
     let runs = rounds::run(options, &rows)?;
     let after = machine::load_average();
     let mut text = table::markdown(&rows, &options.brokers(), &runs);
+    text.push_str(&table::lateness(&runs));
     text.push_str(&format!(
         "\n{}. {} rounds of {} s, brokers in turns, medians. Load average {before} before, {after} after.\n",
         machine::describe(),

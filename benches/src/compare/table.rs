@@ -2,7 +2,7 @@
 
 use super::broker::{Broker, Kind};
 use super::median::{Summary, summary};
-use super::rounds::Run;
+use super::rounds::{Outcome, Run};
 use super::suite::Row;
 use crate::report::Report;
 
@@ -10,6 +10,22 @@ const HEAD: &str = "\
 | work | broker | rate /s | CPU µs each | p50 µs | p99 µs | p99.9 µs | RSS MiB | generator µs | WeirMQ's rate | CPU to WeirMQ's |
 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 ";
+
+/// How late the generator itself was with messages of a fixed rate: part of the latencies above, the same for all.
+pub(super) fn lateness(runs: &[Run]) -> String {
+    let worst = runs.iter().filter_map(|run| match &run.outcome {
+        Outcome::Report(report) => report.lateness.as_ref(),
+        Outcome::Failed(_) => None,
+    });
+    let worst = worst.max_by(|left, right| left.p99_us.total_cmp(&right.p99_us));
+    worst.map_or(String::new(), |late| {
+        format!(
+            "\nAt a fixed rate the generator itself was late by {:.0} µs at p50 and {:.0} µs at p99 in its worst \
+             round; that is in the latencies.\n",
+            late.p50_us, late.p99_us
+        )
+    })
+}
 
 /// A line per row and broker. The two last columns compare: WeirMQ's rate as a multiple of the broker's, and the
 /// broker's CPU as a multiple of WeirMQ's; in both more than 1 is in WeirMQ's favour.
@@ -89,7 +105,6 @@ fn thousands(figure: f64) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::rounds::Outcome;
     use super::super::suite::chosen;
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Connecting and subscribing, one client after the other: before the load, and not part of what is measured.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use weirmq_wire::{
 use super::LoadError;
 
 /// How long a broker may take for an answer before the load begins.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How many filters are put into one SUBSCRIBE.
 const FILTERS_PER_PACKET: usize = 100;
 /// How long a session that is to outlive its connection does.
@@ -136,7 +136,7 @@ impl Client {
                 return Ok(packet);
             }
             let mut chunk = [0; 16 * 1024];
-            let count = self.stream.read(&mut chunk).map_err(LoadError::io("read"))?;
+            let count = self.stream.read(&mut chunk).map_err(no_answer)?;
             if count == 0 {
                 return Err(LoadError::Broker("the broker has ended the connection".to_owned()));
             }
@@ -151,7 +151,7 @@ impl Client {
     pub fn disconnect(mut self) -> Result<(), LoadError> {
         self.write(&[0xE0, 0])?;
         let mut rest = [0; 1024];
-        while self.stream.read(&mut rest).map_err(LoadError::io("end of connection"))? > 0 {}
+        while self.stream.read(&mut rest).map_err(no_answer)? > 0 {}
         Ok(())
     }
 
@@ -159,6 +159,15 @@ impl Client {
     #[must_use]
     pub fn into_parts(self) -> (TcpStream, BytesMut) {
         (self.stream, self.input)
+    }
+}
+
+fn no_answer(error: io::Error) -> LoadError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            LoadError::Broker(format!("what is waited for has not come within {} s", ANSWER_MAX.as_secs()))
+        }
+        _ => LoadError::io("read")(error),
     }
 }
 

@@ -26,7 +26,7 @@ impl CpuSpan {
         self.pid
     }
 
-    /// Until now, in microseconds. The kernel counts in ticks, usually of 10 ms.
+    /// Until now, in microseconds.
     ///
     /// # Errors
     /// [`LoadError::Io`] where the process has ended.
@@ -46,6 +46,26 @@ pub fn rss_bytes(pid: u32) -> Result<u64, LoadError> {
 }
 
 fn cpu_us(pid: u32) -> Result<u64, LoadError> {
+    match scheduled_us(pid) {
+        Some(microseconds) => Ok(microseconds),
+        None => ticked_us(pid),
+    }
+}
+
+/// By the scheduler's own account, exact to a few milliseconds; without threads that have ended. `None` where the
+/// kernel does not keep it.
+fn scheduled_us(pid: u32) -> Option<u64> {
+    let mut nanoseconds = 0_u64;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        // A thread may end while its neighbours are read.
+        let Ok(text) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else { continue };
+        nanoseconds += text.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    (nanoseconds > 0).then_some(nanoseconds / 1_000)
+}
+
+/// By `/proc/PID/stat`, in ticks, usually of 10 ms.
+fn ticked_us(pid: u32) -> Result<u64, LoadError> {
     let file = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&file).map_err(LoadError::io(file))?;
     let ticks = ticks_in(&text).unwrap_or(0);
@@ -89,6 +109,7 @@ mod tests {
         let own = std::process::id();
         assert!(CpuSpan::start(own).unwrap().used_us().is_ok());
         assert!(rss_bytes(own).unwrap() > 0);
+        assert!(ticked_us(own).is_ok());
         assert!(CpuSpan::start(u32::MAX).unwrap_err().to_string().starts_with("/proc/4294967295/stat: "));
     }
 }

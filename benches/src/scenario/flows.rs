@@ -85,7 +85,7 @@ fn perform(options: &Options, cast: &mut Cast) -> Result<Report, LoadError> {
         client.subscribe(std::slice::from_ref(filter), options.qos())?;
         subscribers.push((Subscriber::new(options.version(), *first, *count), socket(client, options)));
     }
-    let mut window = options.window();
+    let mut window = options.window;
     for number in 0..cast.publishers {
         let client = Client::connect(&options.hello(&format!("publisher-{number}")))?;
         window = window.min(u32::from(client.receive_max().get()).max(1));

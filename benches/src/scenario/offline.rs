@@ -23,7 +23,7 @@ pub(super) fn run(options: &Options) -> Result<Report, LoadError> {
         client.disconnect()?;
     }
     let mut flow = Flow::new(Audience::Each)?;
-    let mut window = options.window();
+    let mut window = options.window;
     for number in 0..options.clients {
         let client = Client::connect(&options.hello(&format!("publisher-{number}")))?;
         window = window.min(client.receive_max().get().into());

@@ -63,9 +63,9 @@ pub struct Options {
     /// N: pairs, publishers, subscribers or connections
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub clients: u32,
-    /// Messages of one publisher under way; 500 with QoS 0 and 100 else, unless said
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8_000))]
-    pub window: Option<u32>,
+    /// Messages of one publisher under way
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=8_000))]
+    pub window: u32,
     /// Messages per second in all, for latencies, instead of as many as the broker takes
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rate: Option<u32>,
@@ -110,14 +110,10 @@ impl Options {
         usize::try_from(self.payload).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn window(&self) -> u32 {
-        self.window.unwrap_or(if self.qos == 0 { 500 } else { 100 })
-    }
-
     pub(super) fn pace(&self) -> Pace {
         match self.rate {
             Some(rate) => Pace::Fixed { per_s: rate.into() },
-            None => Pace::Closed { window: self.window() },
+            None => Pace::Closed { window: self.window },
         }
     }
 
