@@ -190,13 +190,19 @@ impl Flow {
         })
     }
 
-    /// Waits until everything that was sent has arrived, and measures that.
+    /// Has `come` add those who have not got anything yet, waits until everything that was sent has arrived, and
+    /// measures both: a broker begins to send when the first of them is back.
     ///
     /// # Errors
-    /// [`LoadError`]: a connection is broken.
-    pub fn drain_measured(&mut self, broker: Option<u32>) -> Result<Measured, LoadError> {
+    /// [`LoadError`]: a connection is broken, or `come` says so.
+    pub fn drain_measured(
+        &mut self,
+        broker: Option<u32>,
+        come: impl FnOnce(&mut Self) -> Result<(), LoadError>,
+    ) -> Result<Measured, LoadError> {
         self.tally.latency = Some(Latency::default());
         let span = self.start(broker)?;
+        come(self)?;
         self.drain()?;
         self.measured(&span)
     }

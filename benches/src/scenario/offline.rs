@@ -1,6 +1,6 @@
 //! Messages wait for clients that are away, and are sent when they come back.
 //!
-//! What is counted is the drain: from the moment in which the clients are back until each has everything. CPU is
+//! What is counted is the drain: from the moment in which the first client comes back until each has everything. CPU is
 //! that of the drain too; how fast the broker took the messages in is printed to standard error.
 
 use std::time::Instant;
@@ -34,15 +34,14 @@ pub(super) fn run(options: &Options) -> Result<Report, LoadError> {
     let per_s = f64::from(options.messages) * f64::from(options.clients) / started.elapsed().as_secs_f64();
     eprintln!("weirmq-load: taken in at {per_s:.0}/s");
 
-    let mut back = Vec::new();
-    for number in 0..options.clients {
-        back.push(come(options, number)?);
-    }
     flow.set_fan(1);
-    for (number, client) in (0..).zip(back) {
-        flow.add_subscriber(Subscriber::new(options.version(), number, 1), socket(client, options))?;
-    }
-    let measured = flow.drain_measured(options.pid)?;
+    let measured = flow.drain_measured(options.pid, |flow| {
+        for number in 0..options.clients {
+            let subscriber = Subscriber::new(options.version(), number, 1);
+            flow.add_subscriber(subscriber, socket(come(options, number)?, options))?;
+        }
+        Ok(())
+    })?;
     let mut report = Report::new(&options.scenario.to_string(), &measured, flow.faults());
     // How long the messages have waited says nothing about the broker.
     report.latency = None;
