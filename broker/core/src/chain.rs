@@ -114,7 +114,10 @@ pub(crate) async fn authorize(chains: &Chains, identity: &Arc<Identity>, action:
         match decision {
             Decision::Next => {}
             Decision::Allow => return Verdict::Allowed(asked),
-            Decision::Deny(denial) => {
+            Decision::Deny(mut denial) => {
+                if !denial.code.is_error() {
+                    denial.code = ReasonCode::NotAuthorized;
+                }
                 log_denied(link.hook.name(), identity, &request.action, &denial);
                 return Verdict::Denied(denial);
             }

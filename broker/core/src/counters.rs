@@ -145,6 +145,96 @@ impl Drops {
     }
 }
 
+/// A limit that was run into; what follows then stands with it in [`crate::limits::Limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Limit {
+    /// A packet was too large, from a client that was not let in yet.
+    ConnectPacketBytes,
+    /// A packet was too large.
+    PacketBytes,
+    /// A topic name or filter was too long.
+    TopicBytes,
+    /// A topic name or filter had too many levels.
+    TopicLevels,
+    /// A packet had too many User Properties.
+    UserProperties,
+    /// A session had too many subscriptions.
+    Subscriptions,
+    /// A client had too many QoS 1 and 2 messages under way.
+    ReceiveMaximum,
+    /// There were too many sessions.
+    Sessions,
+    /// A client was not let in in time.
+    ConnectTimeout,
+    /// A keep-alive was shortened.
+    KeepAlive,
+    /// A will delay was shortened.
+    WillDelay,
+    /// A session expiry was shortened.
+    SessionExpiry,
+    /// A message expiry was shortened.
+    MessageExpiry,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::ConnectPacketBytes,
+        Self::PacketBytes,
+        Self::TopicBytes,
+        Self::TopicLevels,
+        Self::UserProperties,
+        Self::Subscriptions,
+        Self::ReceiveMaximum,
+        Self::Sessions,
+        Self::ConnectTimeout,
+        Self::KeepAlive,
+        Self::WillDelay,
+        Self::SessionExpiry,
+        Self::MessageExpiry,
+    ];
+
+    /// Its name in `$SYS/` and in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ConnectPacketBytes => "connect_packet_bytes",
+            Self::PacketBytes => "packet_bytes",
+            Self::TopicBytes => "topic_bytes",
+            Self::TopicLevels => "topic_levels",
+            Self::UserProperties => "user_properties",
+            Self::Subscriptions => "subscriptions",
+            Self::ReceiveMaximum => "receive_maximum",
+            Self::Sessions => "sessions",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::KeepAlive => "keep_alive",
+            Self::WillDelay => "will_delay",
+            Self::SessionExpiry => "session_expiry",
+            Self::MessageExpiry => "message_expiry",
+        }
+    }
+}
+
+/// How often each limit was run into.
+#[derive(Debug, Default)]
+pub struct LimitHits([Counter; Limit::ALL.len()]);
+
+impl LimitHits {
+    /// Counts one.
+    pub fn count(&self, limit: Limit) {
+        if let Some(counter) = self.0.get(limit as usize) {
+            counter.add_one();
+        }
+    }
+
+    /// How often so far.
+    #[must_use]
+    pub fn get(&self, limit: Limit) -> u64 {
+        self.0.get(limit as usize).map_or(0, Counter::get)
+    }
+}
+
 /// The counters of a broker since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -160,7 +250,9 @@ pub struct Counters {
     pub dropped: Drops,
     /// Connections that were let in.
     pub connections_accepted: Counter,
-    /// Connections that were refused.
+    /// How often each limit was run into.
+    pub limits: LimitHits,
+    /// Connections that the broker closed before they were let in: refused, not understood, too slow.
     pub connections_refused: Counter,
     /// Connections that closed because of what the peer sent.
     pub bad_input: Counter,

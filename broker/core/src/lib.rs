@@ -10,6 +10,7 @@
 //! - [`connection`]: one connection: packets and time in, frames and deadlines out
 //! - [`broker`]: what all connections share
 //! - [`session`]: what MQTT keeps for a client identifier
+//! - `answer`: what a client is told of a refusal, and the terms that it has set for what it is sent
 //! - `outbound`: what waits for a client, and what is under way to it
 //! - `publish`: the way of a message: transforms, rules, receivers
 //! - `chain`: questions put to hooks one after the other
@@ -21,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod broker;
 mod chain;
 pub mod connection;

@@ -1,6 +1,7 @@
 //! Every limit of the broker in one place, with its default.
 //!
-//! What happens at a limit stands with the limit; each refusal is counted under the name given there.
+//! What happens at a limit stands with the limit. It is counted: messages that are dropped in
+//! [`crate::counters::Drops`], under the name given here; everything else in [`crate::counters::LimitHits`].
 
 /// What is refused when an offline queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,7 +39,7 @@ pub struct Limits {
     pub topic_alias_out_max: u16,
     /// QoS 1 and 2 messages that wait for one session, online or not.
     pub queue_messages_max: usize,
-    /// Bytes of topics and payloads that wait for one session.
+    /// Bytes of topics, payloads and properties that wait for one session.
     pub queue_bytes_max: usize,
     /// What is refused when a queue is full.
     pub queue_full: QueueFull,
@@ -46,9 +47,9 @@ pub struct Limits {
     pub outbox_bytes_max: usize,
     /// Retained messages in all: a further one is delivered but not retained (`retained_full`).
     pub retained_messages_max: usize,
-    /// Bytes of topics and payloads of retained messages: as for their number.
+    /// Bytes of topics, payloads and properties of retained messages: as for their number.
     pub retained_bytes_max: usize,
-    /// Sessions in all, connected or not: a new one is refused with 0x97.
+    /// Sessions in all, connected or not: a new one is refused with 0x97 (3 in MQTT 3.1.1).
     pub sessions_max: usize,
     /// Connections in all: past it a connection is closed as soon as it is accepted.
     pub connections_max: usize,

@@ -36,16 +36,18 @@ pub struct Message {
 }
 
 impl Message {
-    /// What it takes in a queue, in bytes: topic and payload.
+    /// What it takes in a queue, in bytes: topic, payload and properties.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.topic.as_str().len() + self.payload.len()
+        let size = self.topic.as_str().len() + self.payload.len();
+        if self.properties.is_empty() { size } else { size + properties_size(&self.properties) }
     }
 
-    /// Whether it is too late to deliver it `[MQTT-3.3.2-5]`.
+    /// Whether it is too late to deliver it `[MQTT-3.3.2-5]`. In the moment in which it expires it is not: what
+    /// has a Message Expiry Interval of 0 is for those who can be sent it at once.
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
-        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+        self.expires_at.is_some_and(|expires_at| expires_at < now)
     }
 
     /// The Message Expiry Interval that a receiver is told, in seconds: what is left of it, rounded up
@@ -55,6 +57,15 @@ impl Message {
         let left = self.expires_at?.since(now).as_millis().div_ceil(1_000);
         Some(u32::try_from(left).unwrap_or(u32::MAX))
     }
+}
+
+fn properties_size(properties: &Properties) -> usize {
+    let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+    let user: usize = properties.user.iter().map(|(name, value)| name.len() + value.len()).sum();
+    text(&properties.content_type)
+        + text(&properties.response_topic)
+        + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+        + user
 }
 
 /// Who a message comes from.

@@ -9,8 +9,14 @@ use crate::counters::DropReason;
 use crate::limits::{Limits, QueueFull};
 use crate::message::{Message, QoS};
 use crate::outbox::Batch;
+use crate::plan::Grant;
 use crate::session::Live;
 use crate::time::Instant;
+use crate::topic::TopicFilter;
+
+/// How many messages that a SUBSCRIBE asks for may stand in the queue among the others: enough to keep the client
+/// busy, and few enough that the rest needs no place of its own.
+const REPLAYED_MAX: usize = 256;
 
 /// A message as one receiver gets it.
 #[derive(Debug, Clone)]
@@ -37,8 +43,37 @@ pub(crate) struct Outbound {
     queue_bytes: usize,
     /// Nothing that waits expires before this.
     expires_first: Option<Instant>,
-    /// Retained QoS 0 messages of a SUBSCRIBE that found the outbox full.
-    replay: VecDeque<Parcel>,
+    /// Retained messages that SUBSCRIBE has asked for.
+    replays: VecDeque<Replay>,
+}
+
+/// The retained messages that one filter of a SUBSCRIBE asks for. They are looked up when their turn comes and
+/// sent as fast as the client takes them: however many there are, they take no place in the queue.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) filter: TopicFilter,
+    pub(crate) grant: Grant,
+    /// Not what the client published itself `[MQTT-3.8.3-3]`.
+    pub(crate) no_local: bool,
+    found: Option<std::vec::IntoIter<Arc<Message>>>,
+}
+
+impl Replay {
+    /// What `filter` matches, on the terms of `grant`.
+    pub(crate) fn new(filter: TopicFilter, grant: Grant, no_local: bool) -> Self {
+        Self { filter, grant, no_local, found: None }
+    }
+}
+
+/// What is to be done next about retained messages.
+#[derive(Debug)]
+pub(crate) enum NextReplay {
+    /// Nothing, or nothing now.
+    Wait,
+    /// To look up what this filter matches: [`Outbound::found`].
+    Find { filter: TopicFilter, no_local: bool },
+    /// To send this: [`Outbound::replay`].
+    Send(Arc<Message>, Grant),
 }
 
 /// A message that has a packet identifier.
@@ -91,6 +126,7 @@ impl Outbound {
         match (live, parcel.qos) {
             (None, QoS::AtMostOnce) => Err(DropReason::NoReceiverOnline),
             (Some(live), QoS::AtMostOnce) if live.has_room() => live.send(&parcel, None, false, now, batch),
+            (Some(live), QoS::AtMostOnce) if live.outbox.is_closed() => Err(DropReason::NoReceiverOnline),
             (Some(_), QoS::AtMostOnce) => Err(DropReason::SlowConsumer),
             (Some(live), _) if self.may_start(live) => self.start(live, parcel, now, batch),
             (live, _) => {
@@ -99,6 +135,59 @@ impl Outbound {
                 }
                 self.enqueue(parcel, limits, now, on_drop)
             }
+        }
+    }
+
+    /// Takes up what a filter of a SUBSCRIBE asks for. From `replays_max` on, what the same filter has asked for
+    /// before makes way.
+    pub(crate) fn want_replay(&mut self, replay: Replay, replays_max: usize) {
+        if self.replays.len() >= replays_max {
+            self.forget_replays(&replay.filter);
+        }
+        self.replays.push_back(replay);
+    }
+
+    /// Nobody waits for what `filter` matches any more.
+    pub(crate) fn forget_replays(&mut self, filter: &TopicFilter) {
+        self.replays.retain(|replay| replay.filter != *filter);
+    }
+
+    /// Whether retained messages wait to be sent.
+    pub(crate) fn has_replays(&self) -> bool {
+        !self.replays.is_empty()
+    }
+
+    /// What is to be done next about retained messages. To be asked again until it is nothing, and after
+    /// everything that calls for [`Outbound::pump`].
+    pub(crate) fn next_replay(&mut self, live: &Live, now: Instant) -> NextReplay {
+        let may_queue = self.may_start(live) || self.queue.len() < REPLAYED_MAX;
+        while let Some(replay) = self.replays.front_mut() {
+            let Some(found) = &mut replay.found else {
+                return NextReplay::Find { filter: replay.filter.clone(), no_local: replay.no_local };
+            };
+            let Some(message) = found.as_slice().first() else {
+                self.replays.pop_front();
+                continue;
+            };
+            let waits = message.qos.min(replay.grant.qos) > QoS::AtMostOnce;
+            if !live.has_room() {
+                live.outbox.want_room();
+                return NextReplay::Wait;
+            }
+            if waits && !may_queue {
+                return NextReplay::Wait;
+            }
+            if let Some(message) = found.next().filter(|message| !message.is_expired(now)) {
+                return NextReplay::Send(message, replay.grant.clone());
+            }
+        }
+        NextReplay::Wait
+    }
+
+    /// What was looked up for the first filter that waits.
+    pub(crate) fn found(&mut self, filter: &TopicFilter, messages: Vec<Arc<Message>>) {
+        if let Some(replay) = self.replays.front_mut().filter(|replay| replay.filter == *filter) {
+            replay.found = Some(messages.into_iter());
         }
     }
 
@@ -111,14 +200,7 @@ impl Outbound {
         batch: &mut Batch,
     ) -> Result<(), DropReason> {
         match parcel.qos {
-            QoS::AtMostOnce if self.replay.is_empty() && live.has_room() => {
-                live.send(&parcel, None, false, now, batch)
-            }
-            QoS::AtMostOnce => {
-                self.replay.push_back(parcel);
-                live.outbox.want_room();
-                Ok(())
-            }
+            QoS::AtMostOnce => live.send(&parcel, None, false, now, batch),
             _ if self.may_start(live) => self.start(live, parcel, now, batch),
             _ => {
                 self.push(parcel);
@@ -140,18 +222,8 @@ impl Outbound {
                 on_drop(reason);
             }
         }
-        while live.has_room() {
-            let Some(parcel) = self.replay.pop_front() else { break };
-            let outcome = if parcel.message.is_expired(now) {
-                Err(DropReason::Expired)
-            } else {
-                live.send(&parcel, None, false, now, batch)
-            };
-            if let Err(reason) = outcome {
-                on_drop(reason);
-            }
-        }
-        if !live.has_room() && !(self.queue.is_empty() && self.replay.is_empty() && self.unsent == 0) {
+        let waits = !self.queue.is_empty() || !self.replays.is_empty() || self.unsent > 0;
+        if waits && !live.has_room() {
             live.outbox.want_room();
         }
     }
@@ -164,14 +236,6 @@ impl Outbound {
             entry.counted = false;
         }
         self.unsent = self.inflight.len();
-    }
-
-    /// The connection is gone: what only a live connection gets is dropped.
-    pub(crate) fn suspend(&mut self, on_drop: OnDrop<'_>) {
-        for _ in self.replay.drain(..) {
-            on_drop(DropReason::NoReceiverOnline);
-        }
-        self.replay.shrink_to_fit();
     }
 
     /// PUBACK: whether there was such a message.
@@ -206,7 +270,13 @@ impl Outbound {
 
     /// How many messages wait or are under way.
     pub(crate) fn pending(&self) -> usize {
-        self.queue.len() + self.replay.len() + self.inflight.len()
+        self.queue.len() + self.inflight.len()
+    }
+
+    /// Whether a message of so many bytes can wait.
+    pub(crate) fn has_room(&self, size: usize, limits: &Limits) -> bool {
+        self.queue.len() < limits.queue_messages_max
+            && self.queue_bytes.saturating_add(size) <= limits.queue_bytes_max
     }
 
     /// Whether a message would be sent at once: one that `waits` for acknowledgements needs a place among them.
@@ -258,8 +328,11 @@ impl Outbound {
         }
     }
 
+    /// Sends what was sent on an earlier connection. A PUBLISH that must wait holds back those behind it
+    /// `[MQTT-4.6.0-1]`, but never a PUBREL `[MQTT-3.3.4-10]`.
     fn send_again(&mut self, live: &mut Live, now: Instant, batch: &mut Batch, on_drop: OnDrop<'_>) {
         let mut place = 0;
+        let mut waits = false;
         while self.unsent > 0 {
             let Some(entry) = self.inflight.get_mut(place) else { break };
             if entry.sent {
@@ -268,7 +341,11 @@ impl Outbound {
             }
             match &entry.parcel {
                 None => live.acknowledge(PacketType::PubRel, entry.id, ReasonCode::Success, batch),
-                Some(_) if live.unacknowledged >= live.receive_max || !live.has_room() => break,
+                Some(_) if waits || live.unacknowledged >= live.receive_max || !live.has_room() => {
+                    waits = true;
+                    place += 1;
+                    continue;
+                }
                 Some(parcel) => {
                     if let Err(reason) = live.send(parcel, Some(entry.id), entry.before, now, batch) {
                         on_drop(reason);
@@ -305,13 +382,10 @@ impl Outbound {
         on_drop: OnDrop<'_>,
     ) -> Result<(), DropReason> {
         let size = parcel.message.size();
-        let fits = |queue: &VecDeque<Parcel>, bytes: usize| {
-            queue.len() < limits.queue_messages_max && bytes.saturating_add(size) <= limits.queue_bytes_max
-        };
-        if !fits(&self.queue, self.queue_bytes) {
+        if !self.has_room(size, limits) {
             self.forget_expired(now, on_drop);
         }
-        while !fits(&self.queue, self.queue_bytes) {
+        while !self.has_room(size, limits) {
             if limits.queue_full == QueueFull::RefuseNewest {
                 return Err(DropReason::QueueFull);
             }

@@ -73,12 +73,13 @@ impl Grant {
     /// The grant of several subscriptions of one session; `None` for none.
     fn merged(all: &[Options]) -> Option<Self> {
         let qos = all.iter().map(|options| options.qos).max()?;
-        let identifiers: Arc<[u32]> =
-            all.iter().filter_map(|options| options.identifier).map(std::num::NonZeroU32::get).collect();
+        let identifiers = all.iter().filter_map(|options| options.identifier).map(std::num::NonZeroU32::get);
+        // An empty slice behind an `Arc` would be an allocation too.
+        let some = identifiers.clone().next().is_some();
         Some(Self {
             qos,
             retain_as_published: all.iter().any(|options| options.retain_as_published),
-            identifiers: (!identifiers.is_empty()).then_some(identifiers),
+            identifiers: some.then(|| identifiers.collect()),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tracing::{debug, info, warn};
-use weirmq_wire::ReasonCode;
+use weirmq_wire::{PublishHead, ReasonCode, Version};
 
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
@@ -15,7 +15,7 @@ use crate::counters::DropReason;
 use crate::hook::{
     Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Link, Policy, Reply, Transformed,
 };
-use crate::message::{HOPS_MAX, Message, Publisher};
+use crate::message::{HOPS_MAX, Message, Publisher, QoS};
 use crate::outbound::Parcel;
 use crate::outbox::Batch;
 use crate::plan::{Grant, Plan};
@@ -210,10 +210,13 @@ fn failed(
 /// asked for again where the topic is another.
 async fn replaced(broker: &Arc<Broker>, item: &Item, draft: Draft, now: Now) -> Result<Item, Denial> {
     let model = &item.message;
+    let keeps_expiry = draft.expires_in.is_none();
     let message = match accept_draft(broker, draft, model.publisher.clone(), model.hops, now) {
         Ok(mut message) => {
             message.received_unix_ms = model.received_unix_ms;
-            message.expires_at = message.expires_at.or(model.expires_at);
+            if keeps_expiry {
+                message.expires_at = model.expires_at;
+            }
             Arc::new(message)
         }
         Err(reason) => {
@@ -252,8 +255,8 @@ fn accept_draft(
     if topic.starts_with('$') && !matches!(publisher, Publisher::Client { .. }) {
         return Err(format!("'{topic}' begins with '$': such topics are the broker's own"));
     }
-    if draft.payload.len() > broker.limits().packet_bytes_max as usize {
-        return Err(format!("its payload has {} bytes, more than a packet may have", draft.payload.len()));
+    if let Some(fault) = draft_fault(broker, &draft) {
+        return Err(fault);
     }
     let expires_at = match draft.expires_in {
         None => broker.expires_at(None, now.at),
@@ -270,6 +273,36 @@ fn accept_draft(
         expires_at,
         hops,
     })
+}
+
+/// What payload and properties of a draft have against being sent.
+fn draft_fault(broker: &Broker, draft: &Draft) -> Option<String> {
+    let (length, length_max) = (draft.payload.len(), broker.limits().packet_bytes_max as usize);
+    if length > length_max {
+        return Some(format!("its payload has {length} bytes, more than a packet may have"));
+    }
+    let properties = &draft.properties;
+    if properties.is_empty() {
+        return None;
+    }
+    let head = PublishHead {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: "",
+        packet_id: None,
+        properties: Some(properties),
+        message_expiry_interval_s: None,
+        topic_alias: None,
+        subscription_ids: &[],
+        payload_len: length,
+    };
+    if let Err(error) = head.encoded_len(Version::V5) {
+        return Some(format!("its properties cannot be sent: {error}"));
+    }
+    let response_topic = properties.response_topic.as_deref()?;
+    let error = TopicName::new(response_topic).err()?;
+    Some(format!("its response topic is not a topic name: {error}"))
 }
 
 /// Takes up what rules want done about `message`.
@@ -362,7 +395,7 @@ pub(crate) fn deliver(
     }
     for group in &plan.groups {
         matched += 1;
-        let chosen = group.choose(message.qos);
+        let chosen = group.choose(message.qos, message.size(), &broker.limits);
         match chosen {
             Some(member) => {
                 let grant = Grant::of(&member.options);
@@ -395,7 +428,8 @@ fn deliver_to(
     };
     let mut state = session.lock();
     if state.ended {
-        return;
+        drop(state);
+        return broker.dropped(Some(session), DropReason::SessionEnded);
     }
     let crate::session::State { outbound, live, .. } = &mut *state;
     let on_drop = &mut |reason| broker.dropped(Some(session), reason);
@@ -421,6 +455,12 @@ pub(crate) fn on_deliver(
         match hook.deliver(&message, &receiver, now) {
             Ok(Delivery::Pass) => {}
             Ok(Delivery::Replace(draft)) => {
+                if let Some(reason) = draft_fault(broker, &draft) {
+                    if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                        warn!(topic = %message.topic, reason, held_back, "a hook made no valid delivery");
+                    }
+                    return Err(DropReason::Invalid);
+                }
                 let mut changed = (*message).clone();
                 changed.payload = draft.payload;
                 changed.properties = draft.properties;

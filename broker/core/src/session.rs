@@ -1,15 +1,19 @@
 //! What MQTT keeps for a client identifier: subscriptions, messages that wait, messages under way in both
 //! directions, a will. It outlives connections as long as its expiry says.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use weirmq_wire::{PacketId, PacketType, Properties, PublishHead, ReasonCode, Version, encode_ack};
+use weirmq_wire::{
+    Ack, Packet, PacketId, PacketType, Properties, PublishHead, ReasonCode, Version, encode_ack,
+};
 
+use crate::answer::{self, Terms};
+use crate::broker::encode;
 use crate::counters::{DropReason, Drops};
 use crate::hook::Identity;
 use crate::message::QoS;
@@ -44,8 +48,9 @@ pub(crate) struct State {
     pub(crate) will: Option<Box<Will>>,
     /// Its subscriptions.
     pub(crate) subscriptions: HashMap<Subscribable, Options>,
-    /// QoS 2 messages that were taken from the client and not released yet `[MQTT-4.3.3-10]`.
-    pub(crate) unreleased: HashSet<PacketId>,
+    /// QoS 2 messages that were taken from the client and not released yet `[MQTT-4.3.3-10]`, each with the
+    /// number of the connection that sent it last: against the quota of that one it counts `[MQTT-4.9.0-2]`.
+    pub(crate) unreleased: HashMap<PacketId, u64>,
     /// What is on its way to the client.
     pub(crate) outbound: Outbound,
     /// Without a connection: when the will is due.
@@ -105,13 +110,11 @@ pub(crate) struct Live {
     /// Which of all connections it is.
     pub(crate) connection: u64,
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) version: Version,
+    pub(crate) terms: Terms,
     /// How many QoS 1 and 2 messages may be unacknowledged.
     pub(crate) receive_max: u16,
     /// How many are.
     pub(crate) unacknowledged: u16,
-    /// The largest packet that the client takes.
-    pub(crate) packet_bytes_max: u32,
     pub(crate) aliases: Aliases,
     /// Above this, the outbox takes no more of what can wait or be dropped.
     pub(crate) outbox_bytes_max: usize,
@@ -147,7 +150,7 @@ impl Aliases {
 impl Live {
     /// Whether the outbox takes what can wait or be dropped.
     pub(crate) fn has_room(&self) -> bool {
-        self.outbox.bytes() <= self.outbox_bytes_max
+        self.outbox.bytes() <= self.outbox_bytes_max && !self.outbox.is_closed()
     }
 
     /// Hands one PUBLISH to the outbox.
@@ -160,8 +163,10 @@ impl Live {
         batch: &mut Batch,
     ) -> Result<(), DropReason> {
         let message = &parcel.message;
-        let alias = self.aliases.of(&message.topic);
-        let head = PublishHead {
+        let version = self.terms.version;
+        let bytes_max = self.terms.packet_bytes_max as usize;
+        let mut alias = self.aliases.of(&message.topic);
+        let mut head = PublishHead {
             dup,
             qos: parcel.qos,
             retain: parcel.retain,
@@ -173,11 +178,15 @@ impl Live {
             subscription_ids: parcel.identifiers.as_deref().unwrap_or_default(),
             payload_len: message.payload.len(),
         };
-        let length = head.encoded_len(self.version).map_err(|_| DropReason::PacketTooLarge)?;
-        if length > self.packet_bytes_max as usize {
+        let mut length = head.encoded_len(version).map_err(|_| DropReason::PacketTooLarge)?;
+        if length > bytes_max && matches!(alias, Some((_, false))) {
+            // Naming an alias makes the packet longer: it must not be what makes it too long.
+            (alias, head.topic_alias) = (None, None);
+            length = head.encoded_len(version).map_err(|_| DropReason::PacketTooLarge)?;
+        }
+        if length > bytes_max {
             return Err(DropReason::PacketTooLarge);
         }
-        let version = self.version;
         let mut failed = false;
         let new = self
             .outbox
@@ -195,10 +204,34 @@ impl Live {
 
     /// Hands one acknowledgement to the outbox.
     pub(crate) fn acknowledge(&self, kind: PacketType, id: PacketId, code: ReasonCode, batch: &mut Batch) {
-        if self.outbox.push(|out| encode_ack(kind, id, code, self.version, out)) {
+        if acknowledge(&self.outbox, &self.terms, kind, id, code) {
             batch.add(&self.outbox);
         }
     }
+}
+
+/// Hands one acknowledgement to `outbox`, with the broker's words where it refuses something. Answers whether the
+/// outbox must be flushed and nobody knows yet.
+pub(crate) fn acknowledge(
+    outbox: &Outbox,
+    terms: &Terms,
+    kind: PacketType,
+    id: PacketId,
+    code: ReasonCode,
+) -> bool {
+    let version = terms.version;
+    if version == Version::V311 || !code.is_error() {
+        return outbox.push(|out| encode_ack(kind, id, code, version, out));
+    }
+    let ack = Ack::with_code(id, code);
+    let packet = match kind {
+        PacketType::PubRec => Packet::PubRec(ack),
+        PacketType::PubRel => Packet::PubRel(ack),
+        PacketType::PubComp => Packet::PubComp(ack),
+        _ => Packet::PubAck(ack),
+    };
+    let words = answer::words_of(&packet);
+    terms.word(packet, words).is_some_and(|packet| outbox.push(|out| encode(&packet, version, out)))
 }
 
 impl Session {
@@ -211,7 +244,7 @@ impl Session {
             expiry,
             will: None,
             subscriptions: HashMap::new(),
-            unreleased: HashSet::new(),
+            unreleased: HashMap::new(),
             outbound: Outbound::default(),
             will_at: None,
             ends_at: None,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
+use crate::limits::Limits;
 use crate::message::QoS;
 use crate::session::Session;
 use crate::topic::Subscribable;
@@ -60,22 +61,26 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// The member that gets a message of this QoS: the next in turn that can be sent it at once, else the next
-    /// for which it can wait. `None` where nobody is there and QoS 0 does not wait.
-    pub(crate) fn choose(&self, qos: QoS) -> Option<Subscriber> {
+    /// The member that gets a message of this QoS and size: the next in turn that can be sent it at once, else the
+    /// next for which it can wait; one whose queue is full only where all are. `None` where nobody is there and
+    /// QoS 0 does not wait.
+    pub(crate) fn choose(&self, qos: QoS, size: usize, limits: &Limits) -> Option<Subscriber> {
         let members = self.members.read();
         let turn = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(members.len())?;
         let (before, from) = members.split_at_checked(turn)?;
-        let mut waiting = None;
+        // How good a place it is to wait at, and where.
+        let mut waiting: Option<((bool, bool), &Subscriber)> = None;
         for member in from.iter().chain(before) {
             let waits = qos.min(member.options.qos) > QoS::AtMostOnce;
             let state = member.session.lock();
             match &state.live {
                 Some(live) if state.outbound.takes_now(live, waits) => return Some(member.clone()),
-                Some(_) if waits && !waiting.as_ref().is_some_and(|(online, _)| *online) => {
-                    waiting = Some((true, member));
+                live if waits => {
+                    let place = (state.outbound.has_room(size, limits), live.is_some());
+                    if waiting.as_ref().is_none_or(|(best, _)| *best < place) {
+                        waiting = Some((place, member));
+                    }
                 }
-                None if waits && waiting.is_none() => waiting = Some((false, member)),
                 _ => {}
             }
         }

@@ -121,10 +121,8 @@ fn filters_below<'t, T: Hung>(
     wildcards: bool,
     visit: &mut impl FnMut(&'t T),
 ) {
-    if wildcards {
-        if let Some(all) = node.children.get("#") {
-            visit(&all.value);
-        }
+    if wildcards && let Some(all) = node.children.get("#") {
+        visit(&all.value);
     }
     let Some(topic) = topic else {
         visit(&node.value);
@@ -134,10 +132,8 @@ fn filters_below<'t, T: Hung>(
     if let Some(child) = node.children.get(level) {
         filters_below(child, rest, true, visit);
     }
-    if wildcards {
-        if let Some(child) = node.children.get("+") {
-            filters_below(child, rest, true, visit);
-        }
+    if wildcards && let Some(child) = node.children.get("+") {
+        filters_below(child, rest, true, visit);
     }
 }
 

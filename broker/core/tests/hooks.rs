@@ -1,4 +1,5 @@
 //! Hooks decide, change and observe, and what they do wrong is answered for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Messages reach whom they concern, on the terms of the subscription.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

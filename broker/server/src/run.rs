@@ -77,7 +77,12 @@ async fn live(config: Config) -> Result<(), RunError> {
     let data = DataFolder::open(&config.data_folder)?;
     let assembly = tokio::task::spawn_blocking(move || Assembly::build(config)).await??;
     let config = assembly.config().clone();
-    let settings = Settings { limits: config.limits.clone(), capabilities: config.capabilities.clone() };
+    let settings = Settings {
+        limits: config.limits.clone(),
+        capabilities: config.capabilities.clone(),
+        response_information: config.mqtt.response_information.clone(),
+        server_reference: config.mqtt.server_reference.clone(),
+    };
     let broker = Broker::new(settings, assembly.records());
     broker.set_chains(assembly.chains());
     let live = Live::new(assembly, Arc::clone(&broker) as Arc<dyn Engine>);

@@ -10,8 +10,10 @@ use tracing::info;
 use weirmq_wire::{Auth, ConnAck, Connect, DecodeError, Packet, PacketType, QoS, ReasonCode, Version};
 
 use super::{Connection, Open, Phase, Resolved};
-use crate::broker::{Opening, TooManySessions};
+use crate::answer::Terms;
+use crate::broker::{Broker, Opening, TooManySessions};
 use crate::chain::{self, Verdict};
+use crate::counters::Limit;
 use crate::hook::{
     Action, AuthExchange, AuthenticateRequest, Authentication, Denial, Event, Identity, Lease,
 };
@@ -36,8 +38,9 @@ pub(super) struct Exchange {
 }
 
 impl Handshake {
-    pub(super) fn version(&self) -> Version {
-        self.connect.version
+    /// Whether the client authenticates with AUTH packets.
+    pub(super) fn is_enhanced(&self) -> bool {
+        self.exchange.is_some()
     }
 }
 
@@ -55,29 +58,30 @@ pub(super) enum Login {
 }
 
 /// What a session's expiry comes to.
-pub(super) fn granted_expiry(asked_s: u32, max_s: u32) -> SessionExpiry {
+pub(super) fn granted_expiry(broker: &Broker, asked_s: u32) -> SessionExpiry {
+    let max_s = broker.limits().session_expiry_s_max;
+    if asked_s > max_s {
+        broker.counters().limits.count(Limit::SessionExpiry);
+    }
     SessionExpiry::from_seconds(asked_s.min(max_s))
 }
 
 impl Connection {
     pub(super) fn connect(&mut self, connect: Connect, now: Now) {
         let Phase::Connecting { until } = self.phase else { return };
+        self.terms = Terms::of(&connect);
         let client_id: Arc<str> = if connect.client_id.is_empty() {
             if connect.version == Version::V311 && !connect.clean_start {
-                return self.refuse(
-                    connect.version,
-                    ReasonCode::ClientIdentifierNotValid,
-                    "empty client id without Clean Session",
-                    now,
-                );
+                let reason = "empty client id without Clean Session";
+                return self.refuse(ReasonCode::ClientIdentifierNotValid, reason, now);
             }
-            Arc::from(format!("auto-{:016x}", self.assigned_id()))
+            self.assigned_id()
         } else {
             Arc::from(&*connect.client_id)
         };
         let will = match self.will_of(&connect) {
             Ok(will) => will,
-            Err((code, reason)) => return self.refuse(connect.version, code, &reason, now),
+            Err((code, reason)) => return self.refuse(code, &reason, now),
         };
         let exchange = connect.authentication_method.as_ref().map(|method| Exchange {
             id: self.broker.next_number(),
@@ -97,14 +101,9 @@ impl Connection {
             auth.code == ReasonCode::ContinueAuthentication
                 && auth.method.as_deref() == Some(&*exchange.method)
         });
-        let version = handshake.connect.version;
         let Some(exchange) = expected else {
-            return self.refuse(
-                version,
-                ReasonCode::ProtocolError,
-                "AUTH that does not go on with the exchange",
-                now,
-            );
+            let reason = "AUTH that does not go on with the exchange";
+            return self.refuse(ReasonCode::ProtocolError, reason, now);
         };
         exchange.step += 1;
         self.ask_login(auth.data, now);
@@ -174,7 +173,7 @@ impl Connection {
     fn will_of(&self, connect: &Connect) -> Result<Option<Box<Will>>, (ReasonCode, String)> {
         let Some(will) = &connect.will else { return Ok(None) };
         let topic = TopicName::new(&will.topic)
-            .map_err(|error| (ReasonCode::TopicNameInvalid, format!("the topic of the will: {error}")))?;
+            .map_err(|error| (ReasonCode::MalformedPacket, format!("the topic of the will: {error}")))?;
         if let Some(fault) = self.broker.topic_fault(&topic) {
             return Err((ReasonCode::TopicNameInvalid, format!("the topic of the will {fault}")));
         }
@@ -185,20 +184,24 @@ impl Connection {
         if will.retain && !capabilities.retain {
             return Err((ReasonCode::RetainNotSupported, "retained messages are turned off".to_owned()));
         }
+        let delay_s_max = self.broker.limits().will_delay_s_max;
+        if will.delay_interval_s > delay_s_max {
+            self.broker.counters().limits.count(Limit::WillDelay);
+        }
         Ok(Some(Box::new(Will {
             topic,
-            payload: will.payload.clone(),
+            // It is kept for long, and must not keep the read buffer that it came in.
+            payload: Bytes::copy_from_slice(&will.payload),
             qos: will.qos,
             retain: will.retain,
             properties: will.properties.clone(),
             expiry_s: will.message_expiry_interval_s,
-            delay_s: will.delay_interval_s.min(self.broker.limits().will_delay_s_max),
+            delay_s: will.delay_interval_s.min(delay_s_max),
         })))
     }
 
     pub(super) fn login_decided(&mut self, login: Login, now: Now) {
         let Phase::LoggingIn { handshake, .. } = &self.phase else { return };
-        let version = handshake.connect.version;
         match login {
             Login::Denied(denial) => {
                 let code = if denial.code.valid_in(PacketType::ConnAck) && denial.code.is_error() {
@@ -206,16 +209,19 @@ impl Connection {
                 } else {
                     ReasonCode::NotAuthorized
                 };
-                self.refuse(version, code, &denial.reason, now);
+                self.refuse(code, &denial.reason, now);
             }
             Login::Continue { data } => {
                 let Some(exchange) = &handshake.exchange else {
                     let reason = "a hook asks for AUTH, but the client did not offer enhanced authentication";
-                    return self.refuse(version, ReasonCode::NotAuthorized, reason, now);
+                    return self.refuse(ReasonCode::NotAuthorized, reason, now);
                 };
                 let mut auth = Auth::new(ReasonCode::ContinueAuthentication, Some(exchange.method.clone()));
                 auth.data = data;
-                self.send(&Packet::Auth(Box::new(auth)));
+                if !self.send(Packet::Auth(Box::new(auth))) {
+                    let reason = "AUTH is larger than the client's Maximum Packet Size";
+                    self.refuse(ReasonCode::PacketTooLarge, reason, now);
+                }
             }
             Login::Allowed { lease, data } => self.let_in(lease, data, now),
         }
@@ -240,18 +246,27 @@ impl Connection {
             Version::V311 if connect.clean_start => 0,
             Version::V311 => limits.session_expiry_v311_s,
         };
-        let expiry = granted_expiry(asked_expiry_s, limits.session_expiry_s_max);
+        let expiry = granted_expiry(&self.broker, asked_expiry_s);
         let keep_alive_s = granted_keep_alive(connect.keep_alive_s, version, limits.keep_alive_s_max);
+        if keep_alive_s != connect.keep_alive_s {
+            self.broker.counters().limits.count(Limit::KeepAlive);
+        }
         let mut answer = self.greeting(&connect, &identity, expiry, keep_alive_s);
         answer.authentication_method = exchange.as_ref().map(|exchange| exchange.method.clone());
         answer.authentication_data = exchange.as_ref().and(data);
+        if !self.takes(&answer) {
+            answer.response_information = None;
+            if !self.takes(&answer) {
+                self.phase = Phase::Connecting { until };
+                return self.close(None, "CONNACK is larger than the client's Maximum Packet Size", now);
+            }
+        }
         let live = Live {
             connection: self.number,
             outbox: Arc::clone(&self.outbox),
-            version,
+            terms: self.terms,
             receive_max: connect.receive_max.get().min(limits.inflight_max),
             unacknowledged: 0,
-            packet_bytes_max: connect.packet_size_max.map_or(u32::MAX, std::num::NonZeroU32::get),
             aliases: Aliases::new(connect.topic_alias_max.min(limits.topic_alias_out_max)),
             outbox_bytes_max: limits.outbox_bytes_max,
         };
@@ -267,12 +282,9 @@ impl Connection {
             Ok(opened) => opened,
             Err(TooManySessions) => {
                 self.phase = Phase::Connecting { until };
-                return self.refuse(
-                    version,
-                    ReasonCode::QuotaExceeded,
-                    "there are as many sessions as there may be",
-                    now,
-                );
+                self.broker.counters().limits.count(Limit::Sessions);
+                let reason = "there are as many sessions as there may be";
+                return self.refuse(ReasonCode::QuotaExceeded, reason, now);
             }
         };
         self.works.extend(works);
@@ -281,13 +293,14 @@ impl Connection {
         self.phase = Phase::Open(Box::new(Open {
             session,
             identity: Arc::clone(&identity),
-            version,
+            has_expiry: asked_expiry_s > 0,
             keep_alive: (keep_alive_s > 0).then(|| Duration::from_secs(keep_alive_s.into())),
             last_packet_at: now.at,
             lease_until,
             method: exchange.map(|exchange| exchange.method),
             renewal: None,
             aliases: Vec::new(),
+            taken: 0,
             plans: HashMap::default(),
         }));
         self.broker.counters().connections_accepted.add_one();
@@ -300,6 +313,11 @@ impl Connection {
             "connected"
         );
         self.broker.tell(&Event::Connected { identity, version }, now);
+        self.replay_retained(now);
+    }
+
+    fn takes(&self, answer: &ConnAck) -> bool {
+        self.terms.fits(&Packet::ConnAck(Box::new(answer.clone())))
     }
 
     /// The CONNACK, short of whether a session was there.
@@ -331,27 +349,38 @@ impl Connection {
         answer.subscription_identifiers_available =
             Some(false).filter(|_| !capabilities.subscription_identifiers);
         answer.shared_subscription_available = Some(false).filter(|_| !capabilities.shared_subscriptions);
+        if connect.request_response_information {
+            answer.response_information = self.broker.response_information(&identity.client_id);
+        }
         answer.server_keep_alive_s = Some(keep_alive_s).filter(|granted| *granted != connect.keep_alive_s);
         answer
     }
 
     /// CONNACK with a refusal, and the end of the connection `[MQTT-3.2.2-7]`.
-    fn refuse(&mut self, version: Version, code: ReasonCode, reason: &str, now: Now) {
-        self.broker.counters().connections_refused.add_one();
-        self.send_as(&Packet::ConnAck(Box::new(ConnAck::new(code))), version);
-        self.close(None, reason, now);
+    pub(super) fn refuse(&mut self, code: ReasonCode, reason: &str, now: Now) {
+        if self.terms.version == Version::V5 || has_return_code(code) {
+            let mut answer = ConnAck::new(code);
+            answer.server_reference = self.broker.server_reference(code);
+            self.send(Packet::ConnAck(Box::new(answer)));
+        }
+        self.close(None, reason.to_owned(), now);
     }
 
-    /// Answers bytes that were to be a CONNECT. Only a version that is not spoken is told so: that helps people,
-    /// and everything else may not be MQTT at all.
+    /// Answers bytes that were to be a CONNECT. A client is told where it has come far enough to show which
+    /// version would be understood; MQTT 3.1.1 knows no answer to a CONNECT that does not conform
+    /// `[MQTT-3.1.4-1 of 3.1.1]`.
     pub(super) fn refuse_bad_connect(&mut self, error: &DecodeError, now: Now) {
         let reason = format!("bad input: {error}");
-        match error {
-            DecodeError::ProtocolVersion(level) => {
-                let version = if *level > 4 { Version::V5 } else { Version::V311 };
-                self.refuse(version, ReasonCode::UnsupportedProtocolVersion, &reason, now);
+        match (error, self.decoder.version()) {
+            (DecodeError::ProtocolVersion(level), _) => {
+                self.terms.version = if *level > 4 { Version::V5 } else { Version::V311 };
+                self.refuse(ReasonCode::UnsupportedProtocolVersion, &reason, now);
             }
-            _ => self.close(None, &reason, now),
+            (_, Some(Version::V5)) => {
+                self.terms.version = Version::V5;
+                self.refuse(error.reason_code(), &reason, now);
+            }
+            _ => self.close(None, reason, now),
         }
     }
 
@@ -378,7 +407,7 @@ impl Connection {
             client_id: Arc::clone(&identity.client_id),
             username: identity.username.clone(),
             password: None,
-            version: open.version,
+            version: self.terms.version,
             clean_start: false,
             peer: self.peer.address,
             listener: Arc::clone(&self.peer.listener),
@@ -407,20 +436,45 @@ impl Connection {
                 (ReasonCode::Success, data)
             }
             Authentication::Continue { data } => (ReasonCode::ContinueAuthentication, data),
-            Authentication::Allow { .. } | Authentication::Deny(_) | Authentication::Next => {
+            Authentication::Deny(denial) => {
+                let fits = denial.code.is_error() && denial.code.valid_in(PacketType::Disconnect);
+                let code = if fits { denial.code } else { ReasonCode::NotAuthorized };
+                return self.close(Some(code), "its re-authentication was refused", now);
+            }
+            Authentication::Allow { .. } | Authentication::Next => {
                 return self.close(Some(ReasonCode::NotAuthorized), "its re-authentication was refused", now);
             }
         };
         let mut auth = Auth::new(code, method);
         auth.data = data;
-        self.send(&Packet::Auth(Box::new(auth)));
+        self.answer(Packet::Auth(Box::new(auth)), now);
     }
 
-    /// A number for a client identifier that the broker assigns: not to be guessed from another one.
-    fn assigned_id(&self) -> u64 {
+    /// A client identifier for a client that has none `[MQTT-3.2.2-16]`: not to be guessed from another one.
+    fn assigned_id(&self) -> Arc<str> {
         use std::hash::{BuildHasher, RandomState};
-        RandomState::new().hash_one(self.number)
+        loop {
+            let id = format!("auto-{:016x}", RandomState::new().hash_one(self.number));
+            if !self.broker.has_session(&id) {
+                return Arc::from(id);
+            }
+        }
     }
+}
+
+/// Whether MQTT 3.1.1 has a return code that says what `code` says; where it has none, nothing is sent
+/// `[MQTT-3.2.2-6 of 3.1.1]`.
+const fn has_return_code(code: ReasonCode) -> bool {
+    !matches!(
+        code,
+        ReasonCode::MalformedPacket
+            | ReasonCode::ProtocolError
+            | ReasonCode::TopicNameInvalid
+            | ReasonCode::PacketTooLarge
+            | ReasonCode::PayloadFormatInvalid
+            | ReasonCode::QoSNotSupported
+            | ReasonCode::RetainNotSupported
+    )
 }
 
 /// The keep-alive that holds: a client of MQTT 5 can be told of another than it asked for `[MQTT-3.1.2-21]`.

@@ -7,14 +7,15 @@
 //!
 //! # Layout
 //! - this file: what comes in, what is waited for, how it ends
-//! - [`connect`]: CONNECT, the login, AUTH
-//! - [`publish`]: PUBLISH and the acknowledgements of both directions
-//! - [`subscribe`]: SUBSCRIBE and UNSUBSCRIBE
+//! - `connect`: CONNECT, the login, AUTH
+//! - `publish`: PUBLISH and the acknowledgements of both directions
+//! - `subscribe`: SUBSCRIBE and UNSUBSCRIBE
 
 mod connect;
 mod publish;
 mod subscribe;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,7 +29,9 @@ use foldhash::fast::RandomState;
 use tracing::{debug, info};
 use weirmq_wire::{DecodeError, Decoder, Packet, PacketType, ReasonCode, Version};
 
+use crate::answer::{self, Terms};
 use crate::broker::{Broker, Ending, encode};
+use crate::counters::Limit;
 use crate::hook::Identity;
 use crate::outbox::{Batch, Outbox};
 use crate::publish::Work;
@@ -51,8 +54,14 @@ pub struct Connection {
     outbox: Arc<Outbox>,
     batch: Batch,
     phase: Phase,
+    /// The client's terms, from its CONNECT on.
+    terms: Terms,
     waiting: Option<Waiting>,
     backlog: VecDeque<Packet>,
+    /// How many PUBLISH packets with QoS 1 and 2 stand in the backlog, and how many are with a hook: what they
+    /// take of Receive Maximum `[MQTT-3.3.4-7]`.
+    held: usize,
+    asked: usize,
     works: Vec<Work>,
     /// Why it ended, once it has.
     ended: Option<String>,
@@ -82,7 +91,8 @@ enum Phase {
 struct Open {
     session: Arc<Session>,
     identity: Arc<Identity>,
-    version: Version,
+    /// Whether its CONNECT gave its session an expiry: only then may DISCONNECT give it another.
+    has_expiry: bool,
     keep_alive: Option<Duration>,
     last_packet_at: Instant,
     lease_until: Option<Instant>,
@@ -91,6 +101,8 @@ struct Open {
     renewal: Option<connect::Exchange>,
     /// What the client's topic aliases stand for; they end with the connection `[MQTT-3.3.2-7]`.
     aliases: Vec<Option<TopicName>>,
+    /// How many QoS 2 messages this connection has sent and not released.
+    taken: usize,
     plans: HashMap<TopicName, publish::Known, RandomState>,
 }
 
@@ -119,8 +131,11 @@ impl Connection {
             decoder,
             outbox,
             phase: Phase::Connecting { until },
+            terms: Terms::UNKNOWN,
             waiting: None,
             backlog: VecDeque::new(),
+            held: 0,
+            asked: 0,
             works: Vec::new(),
             ended: None,
             broker,
@@ -163,14 +178,17 @@ impl Connection {
     /// Asks the hook that is waited for, and goes on where it has answered. Ready when nothing is waited for.
     pub fn poll(&mut self, context: &mut Context<'_>, now: Now) -> Poll<()> {
         while let Some(waiting) = &mut self.waiting {
+            // What is taken over goes no further: the client sends it again where it has to.
+            if self.outbox.is_closed() {
+                self.waiting = None;
+                break;
+            }
             match waiting.as_mut().poll(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(resolved) => {
                     self.waiting = None;
-                    if !self.is_over() {
-                        self.go_on(resolved, now);
-                        self.work_off_backlog(now);
-                    }
+                    self.go_on(resolved, now);
+                    self.work_off_backlog(now);
                 }
             }
         }
@@ -189,8 +207,15 @@ impl Connection {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        let listens = self.wants_input();
+        match &mut self.phase {
+            // A client is not silent while nobody listens.
+            Phase::Open(open) if !listens => open.last_packet_at = now.at,
+            _ => {}
+        }
         match &self.phase {
             Phase::Connecting { until } | Phase::LoggingIn { until, .. } if *until <= now.at => {
+                self.broker.counters().limits.count(Limit::ConnectTimeout);
                 self.close(None, "it did not log in in time", now);
             }
             Phase::Open(open) if open.silent_until().is_some_and(|until| until <= now.at) => {
@@ -214,6 +239,7 @@ impl Connection {
         self.with_live(&session, |broker, outbound, live, batch| {
             outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
         });
+        self.replay_retained(now);
     }
 
     /// Whether it is over: once its outbox is written, the socket is to be closed.
@@ -275,21 +301,62 @@ impl Connection {
 
     /// Handles `packet` now, or has it wait behind what is not answered.
     fn take(&mut self, packet: Packet, now: Now) {
+        if self.is_too_many(&packet) {
+            self.broker.counters().limits.count(Limit::ReceiveMaximum);
+            let reason = "more QoS 1 and 2 messages under way than Receive Maximum";
+            return self.close(Some(ReasonCode::ReceiveMaximumExceeded), reason, now);
+        }
         let keeps_order = match &packet {
             Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) | Packet::PingReq => !self.is_open(),
             _ => true,
         };
-        if self.waiting.is_some() && keeps_order {
-            self.backlog.push_back(packet);
+        // Before the client is let in, AUTH answers AUTH: one that comes unasked is not kept for later.
+        let unasked = packet.kind() == PacketType::Auth && !self.is_open();
+        if self.waiting.is_some() && unasked {
+            self.refuse(ReasonCode::ProtocolError, "AUTH that nobody has asked for", now);
+        } else if self.waiting.is_some() && keeps_order {
+            self.keep(packet, now);
         } else {
             self.handle(packet, now);
             self.work_off_backlog(now);
         }
     }
 
+    /// Whether `packet` is a PUBLISH for which the quota of its client is used up `[MQTT-3.3.4-7]`,
+    /// `[MQTT-4.9.0-1]`.
+    fn is_too_many(&self, packet: &Packet) -> bool {
+        let (Packet::Publish(publish), Phase::Open(open)) = (packet, &self.phase) else { return false };
+        let Some(id) = publish.packet_id else { return false };
+        let under_way = open.taken + self.held + self.asked;
+        if self.terms.version == Version::V311 || under_way < usize::from(self.broker.limits().receive_max) {
+            return false;
+        }
+        // A repetition takes no further place.
+        let mine = open.session.lock().unreleased.get(&id) == Some(&self.number);
+        publish.qos != crate::message::QoS::ExactlyOnce || !mine
+    }
+
+    /// Has `packet` wait for its turn.
+    fn keep(&mut self, packet: Packet, now: Now) {
+        let kind = packet.kind();
+        if let Phase::LoggingIn { handshake, .. } = &self.phase {
+            // Who authenticates with AUTH sends nothing else meanwhile [MQTT-3.1.2-30].
+            if handshake.is_enhanced() && kind == PacketType::Disconnect {
+                return self.close(None, "the client disconnected", now);
+            }
+            if handshake.is_enhanced() || kind == PacketType::Connect {
+                let reason = format!("{kind} before CONNACK");
+                return self.refuse(ReasonCode::ProtocolError, &reason, now);
+            }
+        }
+        self.held += usize::from(is_acknowledged(&packet));
+        self.backlog.push_back(packet);
+    }
+
     fn work_off_backlog(&mut self, now: Now) {
         while self.waiting.is_none() && self.is_open() && !self.is_over() {
             let Some(packet) = self.backlog.pop_front() else { return };
+            self.held -= usize::from(is_acknowledged(&packet));
             self.handle(packet, now);
         }
     }
@@ -301,9 +368,7 @@ impl Connection {
             (Phase::Connecting { .. }, Packet::Connect(connect)) => self.connect(*connect, now),
             (Phase::LoggingIn { .. }, Packet::Auth(auth)) => self.login_goes_on(*auth, now),
             // The client may send on before CONNACK: what it sends is handled once it is let in.
-            (Phase::LoggingIn { .. }, packet) if kind != PacketType::Connect => {
-                self.backlog.push_back(packet)
-            }
+            (Phase::LoggingIn { .. }, packet) => self.keep(packet, now),
             (Phase::Open(_), Packet::Publish(publish)) => self.publish(publish, now),
             (Phase::Open(_), Packet::PubAck(ack)) => self.puback(&ack, now),
             (Phase::Open(_), Packet::PubRec(ack)) => self.pubrec(&ack, now),
@@ -311,10 +376,10 @@ impl Connection {
             (Phase::Open(_), Packet::PubComp(ack)) => self.pubcomp(&ack, now),
             (Phase::Open(_), Packet::Subscribe(subscribe)) => self.subscribe(subscribe, now),
             (Phase::Open(_), Packet::Unsubscribe(unsubscribe)) => self.unsubscribe(unsubscribe, now),
-            (Phase::Open(_), Packet::PingReq) => self.send(&Packet::PingResp),
+            (Phase::Open(_), Packet::PingReq) => drop(self.send(Packet::PingResp)),
             (Phase::Open(_), Packet::Disconnect(disconnect)) => self.disconnect(&disconnect, now),
             (Phase::Open(_), Packet::Auth(auth)) => self.renew(*auth, now),
-            _ => self.close(Some(ReasonCode::ProtocolError), &format!("{kind} was not to be sent then"), now),
+            _ => self.close(Some(ReasonCode::ProtocolError), format!("{kind} was not to be sent then"), now),
         }
     }
 
@@ -336,7 +401,7 @@ impl Connection {
             Resolved::Renewal(answer) => self.renewal_decided(answer, now),
             Resolved::Published(published) => self.published(published, now),
             Resolved::Subscribed(subscribed) => self.subscribed(subscribed, now),
-            Resolved::Unsubscribed(unsubscribed) => self.unsubscribed(unsubscribed),
+            Resolved::Unsubscribed(unsubscribed) => self.unsubscribed(unsubscribed, now),
         }
     }
 
@@ -345,14 +410,14 @@ impl Connection {
         let Phase::Open(open) = &self.phase else { return };
         if let Some(seconds) = disconnect.session_expiry_interval_s {
             let session = Arc::clone(&open.session);
-            let mut state = session.lock();
-            if state.expiry.is_zero() && seconds != 0 {
-                drop(state);
+            if !open.has_expiry && seconds != 0 {
                 let reason = "DISCONNECT gives a session an expiry that CONNECT gave none";
                 return self.close(Some(ReasonCode::ProtocolError), reason, now);
             }
+            let granted = connect::granted_expiry(&self.broker, seconds);
+            let mut state = session.lock();
             if state.live_as(self.number).is_some() {
-                state.expiry = connect::granted_expiry(seconds, self.broker.limits().session_expiry_s_max);
+                state.expiry = granted;
             }
         }
         let ending = if disconnect.code == ReasonCode::Success { Ending::Orderly } else { Ending::Lost };
@@ -362,7 +427,9 @@ impl Connection {
 
     /// Bytes came that are no packet, or none that may come.
     fn bad_input(&mut self, error: DecodeError, now: Now) {
-        self.broker.counters().bad_input.add_one();
+        if !self.is_open() {
+            self.broker.counters().bad_input.add_one();
+        }
         info!(
             client = self.client_id(),
             peer = self.peer.address.map(tracing::field::display),
@@ -371,19 +438,49 @@ impl Connection {
             %error,
             "bad input; the connection is closed"
         );
-        if matches!(self.phase, Phase::Connecting { .. }) {
-            self.refuse_bad_connect(&error, now);
-        } else {
-            self.close(Some(error.reason_code()), &format!("bad input: {error}"), now);
+        let limits = &self.broker.counters().limits;
+        match error {
+            DecodeError::PacketTooLarge { .. } if self.is_open() => limits.count(Limit::PacketBytes),
+            DecodeError::PacketTooLarge { .. } => limits.count(Limit::ConnectPacketBytes),
+            DecodeError::UserProperties => limits.count(Limit::UserProperties),
+            _ => {}
+        }
+        let reason = format!("bad input: {error}");
+        match self.phase {
+            Phase::Connecting { .. } => self.refuse_bad_connect(&error, now),
+            Phase::LoggingIn { .. } => self.refuse(error.reason_code(), &reason, now),
+            // What the codec says about a fault is its own words and the numbers in question.
+            _ => self.close_saying(Some(error.reason_code()), Some(&error.to_string()), &reason, now),
         }
     }
 
-    /// Ends the connection from this side. `code` is what an MQTT 5 client that was let in is told.
-    fn close(&mut self, code: Option<ReasonCode>, reason: &str, now: Now) {
-        if let (Some(code), Phase::Open(open)) = (code, &self.phase) {
-            if open.version == Version::V5 {
-                self.send(&Packet::Disconnect(weirmq_wire::Disconnect::new(code)));
+    /// Ends the connection from this side. `code` is what an MQTT 5 client that was let in is told, with the
+    /// reason where it is a fixed text of the broker's own: one that was put together may repeat what came from
+    /// others, and is for the log.
+    fn close(&mut self, code: Option<ReasonCode>, reason: impl Into<Cow<'static, str>>, now: Now) {
+        match reason.into() {
+            Cow::Borrowed(reason) => self.close_saying(code, Some(reason), reason, now),
+            Cow::Owned(reason) => self.close_saying(code, None, &reason, now),
+        }
+    }
+
+    /// Ends the connection from this side. `words` is the Reason String, where the code does not say enough.
+    fn close_saying(&mut self, code: Option<ReasonCode>, words: Option<&str>, reason: &str, now: Now) {
+        if self.is_open() && code.is_some_and(is_the_peers_fault) {
+            self.broker.counters().bad_input.add_one();
+        }
+        match (code, &self.phase) {
+            (Some(code), Phase::Open(_)) if self.terms.version == Version::V5 => {
+                let mut disconnect = weirmq_wire::Disconnect::new(code);
+                disconnect.server_reference = self.broker.server_reference(code);
+                let packet = Packet::Disconnect(disconnect);
+                let words = words.or_else(|| answer::words_of(&packet));
+                self.send_saying(packet, words);
             }
+            (_, Phase::Connecting { .. } | Phase::LoggingIn { .. }) => {
+                self.broker.counters().connections_refused.add_one();
+            }
+            _ => {}
         }
         self.batch.add(&self.outbox);
         self.outbox.close();
@@ -403,21 +500,30 @@ impl Connection {
         self.ended.get_or_insert_with(|| reason.to_owned());
         self.waiting = None;
         self.backlog = VecDeque::new();
+        (self.held, self.asked) = (0, 0);
     }
 
-    /// Hands a packet of the broker's own to the outbox.
-    fn send(&mut self, packet: &Packet) {
-        let version = match &self.phase {
-            Phase::Open(open) => open.version,
-            Phase::LoggingIn { handshake, .. } => handshake.version(),
-            Phase::Connecting { .. } | Phase::Closed => Version::V311,
-        };
-        self.send_as(packet, version);
+    /// Hands a packet of the broker's own to the outbox. Answers whether it is one that the client takes: what is
+    /// larger than its Maximum Packet Size is not sent `[MQTT-3.1.2-24]`.
+    fn send(&mut self, packet: Packet) -> bool {
+        let words = answer::words_of(&packet);
+        self.send_saying(packet, words)
     }
 
-    fn send_as(&mut self, packet: &Packet, version: Version) {
-        if self.outbox.push(|out| encode(packet, version, out)) {
+    fn send_saying(&mut self, packet: Packet, words: Option<&str>) -> bool {
+        let Some(packet) = self.terms.word(packet, words) else { return false };
+        let version = self.terms.version;
+        if self.outbox.push(|out| encode(&packet, version, out)) {
             self.batch.add(&self.outbox);
+        }
+        true
+    }
+
+    /// Sends an answer that the client waits for; one that it cannot take is the end of the connection.
+    fn answer(&mut self, packet: Packet, now: Now) {
+        if !self.send(packet) {
+            let reason = "the answer is larger than the client's Maximum Packet Size";
+            self.close(Some(ReasonCode::PacketTooLarge), reason, now);
         }
     }
 
@@ -433,6 +539,25 @@ impl Connection {
         let live = live.as_mut().filter(|live| live.connection == self.number)?;
         Some(act(&self.broker, outbound, live, &mut self.batch))
     }
+}
+
+/// Whether a connection that ends with `code` ends because of what the peer has sent.
+const fn is_the_peers_fault(code: ReasonCode) -> bool {
+    !matches!(
+        code,
+        ReasonCode::NotAuthorized
+            | ReasonCode::KeepAliveTimeout
+            | ReasonCode::ServerShuttingDown
+            | ReasonCode::SessionTakenOver
+            | ReasonCode::AdministrativeAction
+            | ReasonCode::UseAnotherServer
+            | ReasonCode::ServerMoved
+    )
+}
+
+/// Whether `packet` is a PUBLISH that is acknowledged.
+fn is_acknowledged(packet: &Packet) -> bool {
+    matches!(packet, Packet::Publish(publish) if publish.packet_id.is_some())
 }
 
 impl Open {

@@ -15,6 +15,7 @@ use crate::outbound::AfterPubRec;
 use crate::outbox::Batch;
 use crate::plan::Plan;
 use crate::publish::{self, Origin, Outcome};
+use crate::session;
 use crate::time::Now;
 use crate::topic::TopicName;
 
@@ -97,21 +98,25 @@ impl Connection {
             Ok(topic) => topic,
             Err((code, reason)) => return self.close(Some(code), reason, now),
         };
-        if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
-            let session = Arc::clone(&open.session);
-            let state = session.lock();
-            if state.unreleased.contains(&id) {
-                // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
+        match (qos, packet_id) {
+            (QoS::ExactlyOnce, Some(id)) => {
+                let number = self.number;
+                let mut state = open.session.lock();
+                let before =
+                    state.unreleased.get_mut(&id).map(|connection| std::mem::replace(connection, number));
                 drop(state);
-                return self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
+                if let Some(before) = before {
+                    // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
+                    open.taken += usize::from(before != number);
+                    return self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
+                }
             }
-            let receive_max = usize::from(self.broker.limits().receive_max);
-            if open.version == Version::V5 && state.unreleased.len() >= receive_max {
-                drop(state);
-                let reason = "more QoS 2 messages under way than Receive Maximum";
-                return self.close(Some(ReasonCode::ReceiveMaximumExceeded), reason, now);
+            (QoS::AtLeastOnce, Some(id)) if self.is_in_use(id) => {
+                return self.acknowledge(PacketType::PubAck, id, ReasonCode::PacketIdentifierInUse);
             }
+            _ => {}
         }
+        let Phase::Open(open) = &mut self.phase else { return };
         match open.know(&self.broker, topic.as_str()) {
             Ok(()) => {}
             Err(Unknown::Malformed) => return self.close(Some(MALFORMED_TOPIC.0), MALFORMED_TOPIC.1, now),
@@ -155,6 +160,7 @@ impl Connection {
         let identity = Arc::clone(&open.identity);
         let batch = self.batch.another();
         let authorized = verdict.is_some();
+        self.asked = usize::from(packet_id.is_some());
         let question = async move {
             let mut learnt = None;
             if !authorized {
@@ -179,18 +185,18 @@ impl Connection {
     /// Acknowledges a PUBLISH as its outcome says.
     pub(super) fn published(&mut self, published: Published, now: Now) {
         let Published { qos, packet_id, outcome, batch, learnt } = published;
+        self.asked = 0;
         if let Some(batch) = batch {
             self.batch.append(batch);
         }
         let Phase::Open(open) = &mut self.phase else { return };
-        if let Some((topic, kind, verdict)) = learnt {
-            if let Some(known) = open.plans.get_mut(&*topic) {
-                if let Some(place) = known.verdicts.get_mut(kind.0) {
-                    *place = Some(verdict);
-                }
-            }
+        if let Some((topic, kind, verdict)) = learnt
+            && let Some(known) = open.plans.get_mut(&*topic)
+            && let Some(place) = known.verdicts.get_mut(kind.0)
+        {
+            *place = Some(verdict);
         }
-        let version = open.version;
+        let version = self.terms.version;
         let Some(id) = packet_id else { return };
         let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
         let code = match outcome {
@@ -202,25 +208,40 @@ impl Connection {
         // MQTT 3.1.1 cannot refuse: what is not taken is acknowledged like the rest [MQTT-3.3.5-2 of 3.1.1].
         let taken = version == Version::V311 || !code.is_error();
         if qos == QoS::ExactlyOnce && taken {
-            let session = Arc::clone(&open.session);
-            let mut state = session.lock();
+            // Also where another connection has taken the session over meanwhile: there the client sends it
+            // again, and it must not be taken twice.
+            let mut state = open.session.lock();
+            let mine = state.unreleased.insert(id, self.number) == Some(self.number);
+            open.taken += usize::from(!mine);
             if state.live_as(self.number).is_none() {
                 drop(state);
                 return self.close(None, "another connection took the session over", now);
             }
-            state.unreleased.insert(id);
         }
         self.acknowledge(kind, id, code);
+    }
+
+    /// Whether `id` belongs to a QoS 2 message that this connection has sent and not released: the client may
+    /// not give it to anything else `[MQTT-2.2.1-3]`.
+    pub(super) fn is_in_use(&self, id: PacketId) -> bool {
+        let Phase::Open(open) = &self.phase else { return false };
+        open.taken > 0
+            && self.terms.version == Version::V5
+            && open.session.lock().unreleased.get(&id) == Some(&self.number)
     }
 
     pub(super) fn puback(&mut self, ack: &Ack, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
-        self.with_live(&session, |broker, outbound, live, batch| {
+        let replays = self.with_live(&session, |broker, outbound, live, batch| {
             if outbound.puback(live, ack.packet_id) {
                 outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
             }
+            outbound.has_replays()
         });
+        if replays == Some(true) {
+            self.replay_retained(now);
+        }
     }
 
     pub(super) fn pubrec(&mut self, ack: &Ack, now: Now) {
@@ -241,30 +262,37 @@ impl Connection {
                 }
             }
         });
+        if ack.code.is_error() {
+            self.replay_retained(now);
+        }
     }
 
     /// PUBREL: the identifier is free again `[MQTT-4.3.3-11]`.
     pub(super) fn pubrel(&mut self, ack: &Ack) {
-        let Phase::Open(open) = &self.phase else { return };
+        let Phase::Open(open) = &mut self.phase else { return };
         let was_there = open.session.lock().unreleased.remove(&ack.packet_id);
-        let code = if was_there { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        open.taken -= usize::from(was_there == Some(self.number));
+        let code =
+            if was_there.is_some() { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.acknowledge(PacketType::PubComp, ack.packet_id, code);
     }
 
     pub(super) fn pubcomp(&mut self, ack: &Ack, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
-        self.with_live(&session, |broker, outbound, live, batch| {
+        let replays = self.with_live(&session, |broker, outbound, live, batch| {
             if outbound.pubcomp(live, ack.packet_id) {
                 outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
             }
+            outbound.has_replays()
         });
+        if replays == Some(true) {
+            self.replay_retained(now);
+        }
     }
 
     fn acknowledge(&mut self, kind: PacketType, id: PacketId, code: ReasonCode) {
-        let Phase::Open(open) = &self.phase else { return };
-        let version = open.version;
-        if self.outbox.push(|out| weirmq_wire::encode_ack(kind, id, code, version, out)) {
+        if session::acknowledge(&self.outbox, &self.terms, kind, id, code) {
             self.batch.add(&self.outbox);
         }
     }
@@ -288,6 +316,11 @@ impl Open {
             return known
                 .map(Topic::Known)
                 .ok_or((ReasonCode::ProtocolError, "a topic alias that stands for nothing"));
+        }
+        if let Some(Some(known)) = self.aliases.get(place)
+            && known.as_str() == &*publish.topic
+        {
+            return Ok(Topic::Known(known.clone()));
         }
         let topic = TopicName::new(&publish.topic).map_err(|_| MALFORMED_TOPIC)?;
         if self.aliases.len() <= place {

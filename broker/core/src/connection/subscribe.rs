@@ -6,21 +6,26 @@ use std::sync::Arc;
 use tracing::debug;
 use weirmq_wire::{
     Packet, PacketId, PacketType, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
-    Unsubscribe,
+    Unsubscribe, Version,
 };
 
 use super::{Connection, Phase, Resolved};
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
+use crate::counters::{DropReason, Limit};
 use crate::hook::{Action, Chains, HookPoint, Identity};
-use crate::message::QoS;
-use crate::outbound::Parcel;
+use crate::message::{Message, QoS};
+use crate::outbound::{NextReplay, Outbound, Parcel, Replay};
+use crate::outbox::Batch;
 use crate::plan::Grant;
 use crate::publish;
-use crate::session::Session;
+use crate::session::{Live, Session};
 use crate::subscriptions::Options;
 use crate::time::Now;
-use crate::topic::Subscribable;
+use crate::topic::{Subscribable, TopicFilter};
+
+/// Why a SUBSCRIBE or UNSUBSCRIBE is the end of the connection.
+const ANSWER_TOO_LARGE: &str = "its answer would be larger than the client's Maximum Packet Size";
 
 /// What hooks have made of a SUBSCRIBE.
 pub(super) struct Subscribed {
@@ -44,25 +49,42 @@ pub(super) struct Unsubscribed {
 
 impl Connection {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe, now: Now) {
-        let Phase::Open(open) = &self.phase else { return };
         if subscribe.subscription_id.is_some() && !self.broker.capabilities.subscription_identifiers {
             let reason = "SUBSCRIBE with an identifier, which is turned off";
             return self.close(Some(ReasonCode::SubscriptionIdentifiersNotSupported), reason, now);
         }
+        let (packet_id, count) = (subscribe.packet_id, subscribe.filters.len());
+        if self.is_in_use(packet_id) {
+            let codes = vec![ReasonCode::PacketIdentifierInUse; count];
+            return self.answer(Packet::SubAck(SubAck::new(packet_id, codes)), now);
+        }
+        // Decided before anything comes of it.
+        if !self.terms.fits(&Packet::SubAck(SubAck::new(packet_id, vec![ReasonCode::Success; count]))) {
+            return self.close(Some(ReasonCode::PacketTooLarge), ANSWER_TOO_LARGE, now);
+        }
         let mut filters = Vec::with_capacity(subscribe.filters.len());
         for (text, options) in &subscribe.filters {
             match Subscribable::parse(text) {
-                Ok(filter) => filters.push((self.filter_fault(&filter, text), filter, *options)),
+                Ok(filter) => {
+                    let fault = self.turned_off(&filter);
+                    // MQTT 5 counts that as a protocol error (sections 3.2.2.3.11 and 3.2.2.3.13); MQTT 3.1.1
+                    // has the filter refused [MQTT-3.8.3-2 of 3.1.1].
+                    if let (Some(code), Version::V5) = (fault, self.terms.version) {
+                        return self.close(Some(code), "SUBSCRIBE to what is turned off", now);
+                    }
+                    let fault = fault.or_else(|| self.filter_fault(text));
+                    filters.push((fault, filter, *options));
+                }
                 // A malformed filter makes a malformed packet: there is nothing to grant [MQTT-4.7.1-1].
                 Err(error) => {
                     let reason = format!("SUBSCRIBE to '{}': {error}", text.escape_debug());
-                    return self.close(Some(ReasonCode::MalformedPacket), &reason, now);
+                    return self.close(Some(ReasonCode::MalformedPacket), reason, now);
                 }
             }
         }
         let chains = self.broker.chains();
+        let Phase::Open(open) = &self.phase else { return };
         let identity = Arc::clone(&open.identity);
-        let packet_id = subscribe.packet_id;
         let identifier = subscribe.subscription_id.and_then(NonZeroU32::new);
         let question = async move {
             let mut answers = Vec::with_capacity(filters.len());
@@ -77,8 +99,8 @@ impl Connection {
         self.ask(Box::pin(question), now);
     }
 
-    /// What is turned off, or a limit, that a filter runs into.
-    fn filter_fault(&self, filter: &Subscribable, text: &str) -> Option<ReasonCode> {
+    /// What a filter asks for that is turned off.
+    fn turned_off(&self, filter: &Subscribable) -> Option<ReasonCode> {
         let capabilities = &self.broker.capabilities;
         if filter.share.is_some() && !capabilities.shared_subscriptions {
             return Some(ReasonCode::SharedSubscriptionsNotSupported);
@@ -86,6 +108,11 @@ impl Connection {
         if filter.filter.has_wildcard() && !capabilities.wildcard_subscriptions {
             return Some(ReasonCode::WildcardSubscriptionsNotSupported);
         }
+        None
+    }
+
+    /// The limit that a filter runs into.
+    fn filter_fault(&self, text: &str) -> Option<ReasonCode> {
         let fault = self.broker.topic_fault(text)?;
         debug!(client = self.client_id(), filter = text, "the filter {fault}");
         Some(ReasonCode::TopicFilterInvalid)
@@ -97,7 +124,6 @@ impl Connection {
         let broker = Arc::clone(&self.broker);
         let Subscribed { packet_id, identifier, filters } = subscribed;
         let mut codes = Vec::with_capacity(filters.len());
-        let mut replays = Vec::new();
         for answer in filters {
             let code = match answer {
                 Err(code) => code,
@@ -117,7 +143,7 @@ impl Connection {
                                 RetainHandling::DoNotSend => false,
                             };
                             if wanted && granted.filter.share.is_none() {
-                                replays.push((granted.filter, options));
+                                want_replay(&broker, &session, granted.filter.filter, &options);
                             }
                             granted_code(options.qos)
                         }
@@ -126,65 +152,77 @@ impl Connection {
             };
             codes.push(code);
         }
-        self.send(&Packet::SubAck(SubAck::new(packet_id, codes)));
-        for (filter, options) in replays {
-            self.replay_retained(&session, &filter, &options, now);
+        self.answer(Packet::SubAck(SubAck::new(packet_id, codes)), now);
+        self.replay_retained(now);
+    }
+
+    /// Sends of the retained messages that SUBSCRIBE has asked for `[MQTT-3.3.1-9]` as many as the client takes now.
+    pub(super) fn replay_retained(&mut self, now: Now) {
+        let Phase::Open(open) = &self.phase else { return };
+        let session = Arc::clone(&open.session);
+        loop {
+            let next = self.with_live(&session, |_, outbound, live, _| outbound.next_replay(live, now.at));
+            match next {
+                None | Some(NextReplay::Wait) => return,
+                Some(NextReplay::Find { filter, no_local }) => {
+                    let mut found = self.broker.retained.read().matching(&filter, now.at);
+                    if no_local {
+                        found.retain(|message| message.publisher.client_id() != Some(&session.client_id));
+                    }
+                    self.with_live(&session, |_, outbound, _, _| outbound.found(&filter, found));
+                }
+                Some(NextReplay::Send(message, grant)) => self.replay_one(&session, message, grant, now),
+            }
         }
     }
 
-    /// Sends what is retained for a new subscription `[MQTT-3.3.1-9]`.
-    fn replay_retained(
-        &mut self,
-        session: &Arc<Session>,
-        filter: &Subscribable,
-        options: &Options,
-        now: Now,
-    ) {
-        let found = self.broker.retained.read().matching(&filter.filter, now.at);
-        let grant = Grant::of(options);
+    fn replay_one(&mut self, session: &Arc<Session>, message: Arc<Message>, grant: Grant, now: Now) {
         let hooked = !self.broker.chains().at(HookPoint::OnDeliver).is_empty();
-        for message in found {
-            let message = if hooked {
-                let plan = self.broker.plan(&message.topic);
-                match publish::on_deliver(&self.broker, session, &message, &plan, now) {
-                    Ok(message) => message,
-                    Err(reason) => {
-                        self.broker.dropped(Some(session), reason);
-                        continue;
-                    }
-                }
-            } else {
-                message
-            };
+        let message = if hooked {
+            let plan = self.broker.plan(&message.topic);
+            publish::on_deliver(&self.broker, session, &message, &plan, now)
+        } else {
+            Ok(message)
+        };
+        let outcome = message.and_then(|message| {
             let parcel = Parcel {
                 qos: message.qos.min(grant.qos),
                 retain: true,
-                identifiers: grant.identifiers.clone(),
+                identifiers: grant.identifiers,
                 message,
             };
-            self.with_live(session, |broker, outbound, live, batch| {
-                if let Err(reason) = outbound.replay(live, parcel, now.at, batch) {
-                    broker.dropped(Some(session), reason);
-                }
-            });
+            let replay = |_: &Broker, outbound: &mut Outbound, live: &mut Live, batch: &mut Batch| {
+                outbound.replay(live, parcel, now.at, batch)
+            };
+            self.with_live(session, replay).unwrap_or(Err(DropReason::NoReceiverOnline))
+        });
+        if let Err(reason) = outcome {
+            self.broker.dropped(Some(session), reason);
         }
     }
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe, now: Now) {
-        let Phase::Open(open) = &self.phase else { return };
+        let (packet_id, count) = (unsubscribe.packet_id, unsubscribe.filters.len());
+        if self.is_in_use(packet_id) {
+            let codes = vec![ReasonCode::PacketIdentifierInUse; count];
+            return self.answer(Packet::UnsubAck(UnsubAck::new(packet_id, codes)), now);
+        }
+        if !self.terms.fits(&Packet::UnsubAck(UnsubAck::new(packet_id, vec![ReasonCode::Success; count]))) {
+            return self.close(Some(ReasonCode::PacketTooLarge), ANSWER_TOO_LARGE, now);
+        }
         let mut filters = Vec::with_capacity(unsubscribe.filters.len());
         for text in &unsubscribe.filters {
             match Subscribable::parse(text) {
                 Ok(filter) => filters.push(filter),
                 Err(error) => {
                     let reason = format!("UNSUBSCRIBE from '{}': {error}", text.escape_debug());
-                    return self.close(Some(ReasonCode::MalformedPacket), &reason, now);
+                    return self.close(Some(ReasonCode::MalformedPacket), reason, now);
                 }
             }
         }
         let chains = self.broker.chains();
+        let Phase::Open(open) = &self.phase else { return };
         let identity = Arc::clone(&open.identity);
-        let packet_id = unsubscribe.packet_id;
         let question = async move {
             let mut answers = Vec::with_capacity(filters.len());
             for filter in filters {
@@ -197,7 +235,7 @@ impl Connection {
         self.ask(Box::pin(question), now);
     }
 
-    pub(super) fn unsubscribed(&mut self, unsubscribed: Unsubscribed) {
+    pub(super) fn unsubscribed(&mut self, unsubscribed: Unsubscribed, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         let codes = unsubscribed
@@ -209,7 +247,7 @@ impl Connection {
                 Ok(_) => ReasonCode::NoSubscriptionExisted,
             })
             .collect();
-        self.send(&Packet::UnsubAck(UnsubAck::new(unsubscribed.packet_id, codes)));
+        self.answer(Packet::UnsubAck(UnsubAck::new(unsubscribed.packet_id, codes)), now);
     }
 }
 
@@ -253,9 +291,16 @@ fn enter(
             && !state.subscriptions.contains_key(filter)
     };
     if full {
+        broker.counters().limits.count(Limit::Subscriptions);
         return Err(ReasonCode::QuotaExceeded);
     }
     broker.subscribe(session, filter, options).ok_or(ReasonCode::UnspecifiedError)
+}
+
+/// Has the retained messages that a new subscription matches sent.
+fn want_replay(broker: &Broker, session: &Session, filter: TopicFilter, options: &Options) {
+    let replay = Replay::new(filter, Grant::of(options), options.no_local);
+    session.lock().outbound.want_replay(replay, broker.limits().subscriptions_max);
 }
 
 /// `code`, where the packet can carry it as a refusal.

@@ -1,14 +1,17 @@
 //! A broker, its clients and the time, without a socket: tests read as stories.
 //!
 //! Every byte that a client gets is decoded by the client's side of the codec and held to the rules that hold
-//! for every server at every time ([`Client::check`]).
+//! for every server at every time (`checker`).
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+mod checker;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -128,17 +131,19 @@ impl World {
     pub fn socket(&self, version: Version) -> Client {
         let pipe = Arc::new(Pipe::default());
         let outbox = Arc::new(Outbox::new(Box::new(Write(Arc::clone(&pipe)))));
+        let kept = Arc::clone(&outbox);
         let peer = Peer { address: None, listener: Arc::from("test") };
         let connection = Connection::new(Arc::clone(&self.broker), outbox, peer, self.now);
         Client {
             connection: Some(connection),
+            outbox: kept,
             pipe,
             version,
             decoder: Decoder::client(version, u32::MAX),
             read: BytesMut::new(),
             unread: BytesMut::new(),
             packets: VecDeque::new(),
-            seen: Seen::default(),
+            checker: checker::Checker::new(version),
         }
     }
 
@@ -189,6 +194,8 @@ pub struct Pipe {
     bytes: Mutex<Vec<u8>>,
     /// The client reads nothing.
     pub stuck: Mutex<bool>,
+    /// The connection's task is asked to look.
+    woken: Mutex<bool>,
 }
 
 struct Write(Arc<Pipe>);
@@ -203,26 +210,22 @@ impl Transport for Write {
         Ok(slices.iter().map(|slice| slice.len()).sum())
     }
 
-    fn wake(&self) {}
+    fn wake(&self) {
+        *self.0.woken.lock() = true;
+    }
 }
 
 /// A client's side of a connection.
 pub struct Client {
     connection: Option<Connection>,
+    outbox: Arc<Outbox>,
     pub pipe: Arc<Pipe>,
     pub version: Version,
     decoder: Decoder,
     read: BytesMut,
     unread: BytesMut,
     packets: VecDeque<Packet>,
-    seen: Seen,
-}
-
-/// What a client has seen so far, for the rules that always hold.
-#[derive(Default)]
-struct Seen {
-    connack: bool,
-    goodbye: bool,
+    checker: checker::Checker,
 }
 
 impl Client {
@@ -232,6 +235,10 @@ impl Client {
 
     /// Sends a packet.
     pub fn send(&mut self, world: &World, packet: Packet) {
+        if let Packet::Connect(connect) = &packet {
+            self.decoder.set_packet_bytes_max(connect.packet_size_max.map_or(u32::MAX, |max| max.get()));
+        }
+        self.checker.sent(&packet);
         let mut bytes = Vec::new();
         packet.encode(self.version, &mut bytes).unwrap();
         self.send_bytes(world, &bytes);
@@ -241,6 +248,12 @@ impl Client {
     pub fn send_bytes(&mut self, world: &World, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
         self.work(world);
+    }
+
+    /// Sends the bytes of a SUBSCRIBE with one filter, whose answer is read later.
+    pub fn send_raw_subscribe(&mut self, world: &World, bytes: &[u8], packet_id: PacketId) {
+        self.checker.asks(packet_id, 1);
+        self.send_bytes(world, bytes);
     }
 
     /// Lets the broker's side do what it can.
@@ -260,6 +273,36 @@ impl Client {
         }
         connection.flush();
         connection.take_works().into_iter().for_each(drive);
+        while std::mem::take(&mut *self.pipe.woken.lock()) && !*self.pipe.stuck.lock() {
+            connection.handle_room(world.now);
+            connection.flush();
+        }
+    }
+
+    /// Whether a hook keeps the connection waiting.
+    pub fn is_waiting(&mut self) -> bool {
+        self.connection().is_waiting()
+    }
+
+    /// When the connection wants to be looked at.
+    pub fn deadline(&mut self) -> Option<Instant> {
+        self.connection().deadline()
+    }
+
+    /// The broker shuts down.
+    pub fn shut_down(&mut self, world: &World) {
+        let now = world.now;
+        self.connection().shut_down(now);
+        self.work(world);
+    }
+
+    /// Reads nothing, or reads again.
+    pub fn stick(&mut self, world: &World, stuck: bool) {
+        *self.pipe.stuck.lock() = stuck;
+        if !stuck {
+            self.outbox.resume();
+            self.work(world);
+        }
     }
 
     /// Tells the connection that time has passed.
@@ -275,31 +318,18 @@ impl Client {
             connection.flush();
         }
         self.read.extend_from_slice(&std::mem::take(&mut *self.pipe.bytes.lock()));
-        while let Some(packet) =
+        while let Some(mut packet) =
             self.decoder.decode(&mut self.read).expect("the broker's packets are well-formed")
         {
-            self.check(&packet);
+            self.checker.received(&mut packet);
             self.packets.push_back(packet);
         }
         self.packets.pop_front()
     }
 
-    /// What holds for every packet of every server: `[MQTT-3.2.0-1]`, `[MQTT-3.2.0-2]`, `[MQTT-3.14.4-1]`.
-    fn check(&mut self, packet: &Packet) {
-        assert!(!self.seen.goodbye, "{packet:?} after DISCONNECT or a refusal");
-        match packet {
-            Packet::ConnAck(connack) => {
-                assert!(!self.seen.connack, "a second CONNACK");
-                self.seen.connack = true;
-                self.seen.goodbye = connack.code != ReasonCode::Success;
-            }
-            Packet::Auth(_) => {}
-            other => assert!(self.seen.connack, "{other:?} before CONNACK"),
-        }
-        if let Packet::Disconnect(_) = packet {
-            assert_eq!(self.version, V5, "MQTT 3.1.1 has no DISCONNECT from a server");
-            self.seen.goodbye = true;
-        }
+    /// The bytes that have come and were not read as packets.
+    pub fn raw(&mut self) -> Vec<u8> {
+        std::mem::take(&mut *self.pipe.bytes.lock())
     }
 
     /// All packets that have come.
@@ -312,6 +342,41 @@ impl Client {
         match self.next() {
             Some(Packet::Publish(publish)) => publish,
             other => panic!("a PUBLISH is expected, not {other:?}"),
+        }
+    }
+
+    /// One PUBLISH has come, and nothing else.
+    pub fn expect_one_publish(&mut self) -> Publish {
+        let publish = self.next_publish();
+        self.expect_nothing();
+        publish
+    }
+
+    /// All packets that have come, each of which must be a PUBLISH; QoS 1 and 2 are acknowledged at once.
+    pub fn drain(&mut self, world: &World) -> Vec<Publish> {
+        let mut got = Vec::new();
+        while let Some(packet) = self.next() {
+            match packet {
+                Packet::Publish(publish) => {
+                    match (publish.qos, publish.packet_id) {
+                        (QoS::AtLeastOnce, Some(id)) => self.ack(world, PacketType::PubAck, id),
+                        (QoS::ExactlyOnce, Some(id)) => self.ack(world, PacketType::PubRec, id),
+                        _ => {}
+                    }
+                    got.push(publish);
+                }
+                Packet::PubRel(ack) => self.ack(world, PacketType::PubComp, ack.packet_id),
+                other => panic!("only PUBLISH is expected, not {other:?}"),
+            }
+        }
+        got
+    }
+
+    /// The next packet, which must be a DISCONNECT.
+    pub fn next_disconnect(&mut self) -> Disconnect {
+        match self.next() {
+            Some(Packet::Disconnect(disconnect)) => disconnect,
+            other => panic!("a DISCONNECT is expected, not {other:?}"),
         }
     }
 
@@ -427,6 +492,21 @@ impl Client {
             }
             other => panic!("a SUBACK is expected, not {other:?}"),
         }
+    }
+
+    /// Subscribes, and is disconnected for it.
+    pub fn subscribe_and_expect_the_end(&mut self, world: &World, filter: &str, code: ReasonCode) {
+        let filters = vec![(text(filter), SubscribeOptions::default())];
+        self.send(
+            world,
+            Packet::Subscribe(Subscribe {
+                packet_id: id(1),
+                subscription_id: None,
+                user_properties: Vec::new(),
+                filters,
+            }),
+        );
+        self.expect_closed(code);
     }
 
     pub fn unsubscribe(&mut self, world: &World, filter: &str) -> Vec<ReasonCode> {

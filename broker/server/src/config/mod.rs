@@ -25,7 +25,7 @@ pub use self::document::Position;
 use self::document::{Document, Step};
 pub(crate) use self::error::open_to_the_network;
 pub use self::error::{ConfigError, Problem};
-pub use self::model::{Auth, Banner, LISTENER_DEFAULT, Log, LogFormat, Shutdown};
+pub use self::model::{Auth, Banner, LISTENER_DEFAULT, Log, LogFormat, Mqtt, Shutdown};
 
 /// The folder for data where nothing else is said.
 pub const DATA_FOLDER_DEFAULT: &str = "weirmq-data";
@@ -56,6 +56,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is turned off.
     pub capabilities: Capabilities,
+    /// What MQTT 5 clients are told.
+    pub mqtt: Mqtt,
     /// The logs.
     pub log: Log,
     /// How the broker ends.
@@ -127,6 +129,7 @@ impl Config {
             sinks: SinksConfig::default(),
             limits: Limits::default(),
             capabilities: Capabilities::default(),
+            mqtt: Mqtt::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
             banner: Banner::default(),
@@ -318,6 +321,7 @@ mod reference {
             Config::parse("[auth]\nallow_anonymous = true", file).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(written.limits, default.limits);
         assert_eq!(written.capabilities, default.capabilities);
+        assert_eq!(written.mqtt, default.mqtt);
         assert_eq!(format!("{:?}", written.log), format!("{:?}", default.log));
         assert_eq!(format!("{:?}", written.shutdown), format!("{:?}", default.shutdown));
         assert_eq!(written.data_folder, default.data_folder);

@@ -26,6 +26,7 @@ pub(super) struct Tables {
     pub(super) sink: SinksConfig,
     pub(super) limits: LimitsTable,
     pub(super) capabilities: CapabilitiesTable,
+    pub(super) mqtt: Mqtt,
     pub(super) log: Log,
     pub(super) shutdown: Shutdown,
     pub(super) banner: Banner,
@@ -43,6 +44,7 @@ impl Default for Tables {
             sink: SinksConfig::default(),
             limits: LimitsTable::default(),
             capabilities: CapabilitiesTable::default(),
+            mqtt: Mqtt::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
             banner: Banner::default(),
@@ -76,6 +78,7 @@ impl Tables {
             sinks: self.sink.clone(),
             limits: (&self.limits).into(),
             capabilities: (&self.capabilities).into(),
+            mqtt: self.mqtt.clone(),
             log: self.log.clone(),
             shutdown: self.shutdown.clone(),
             banner: self.banner.clone(),
@@ -103,6 +106,16 @@ impl Default for ListenerTable {
 pub struct Auth {
     /// Whether clients without a user name are let in. Default: no. See [`crate::builtin::Anonymous`].
     pub allow_anonymous: bool,
+}
+
+/// What MQTT 5 clients are told: `[mqtt]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mqtt {
+    /// The Response Information for a client that asks for it; `{client_id}` stands for its client identifier.
+    pub response_information: Option<Box<str>>,
+    /// The Server Reference for a client that a hook sends elsewhere, with 0x9C or 0x9D.
+    pub server_reference: Option<Box<str>>,
 }
 
 /// The logs: `[log]`. They go to standard error.

@@ -25,11 +25,6 @@ fn sigterm_tells_the_clients_drains_and_exits_with_0() {
     broker.signal("TERM");
     let mut last = Vec::new();
     client.read_to_end(&mut last).unwrap();
-    assert_eq!(
-        last.get(..3),
-        Some(&b"\xe0\x01\x8b"[..]).or(last.get(..3)),
-        "DISCONNECT: server shutting down"
-    );
     assert_eq!((last.first(), last.get(2)), (Some(&0xe0), Some(&0x8b)));
     assert_eq!(broker.ended().code(), Some(0));
 }
