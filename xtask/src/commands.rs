@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::process::{self, Stop};
-use crate::{clients, guests};
+use crate::{bench, clients, guests};
 
 const HELP: &str = "\
 The project's own commands.
@@ -14,17 +14,21 @@ The project's own commands.
   cargo xtask test [-- ARGS]  set up what is missing, build the guests, run every test; the last line is
                               the total. ARGS go to `cargo test` in the place of `--workspace`
   cargo xtask guests          build the guests (Wasm plugins) only, into target/guests
+  cargo xtask bench [-- ARGS] measure the broker beside mosquitto and rumqttd, some minutes; the table is
+                              printed and left in target/bench/table.md. ARGS choose, such as
+                              `--only pairs,churn --rounds 5 --seconds 3`; `--help` lists them
   cargo xtask check           formatting, lints and documentation, each without a warning
   cargo xtask help            this text
 
 What is missing is installed where that is possible without asking (the Wasm target by rustup; on Debian and
-Ubuntu as root, packages; paho-mqtt into target/venv). Otherwise it is named, with the command to install it.
+Ubuntu as root, packages; paho-mqtt into target/venv; rumqttd into target/bench). Otherwise it is named, with
+the command to install it.
 
 WEIRMQ_GUEST_TOOLCHAIN=own|debian   build the guests with the cargo that runs xtask, or with Debian's,
                                     rather than with what xtask finds first
 ";
 
-const COMMANDS: [&str; 5] = ["run", "test", "guests", "check", "help"];
+const COMMANDS: [&str; 6] = ["run", "test", "guests", "bench", "check", "help"];
 
 /// Does what the command line asks.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, Stop> {
@@ -38,6 +42,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, Stop> {
         "run" => run_quickstart(&root, rest),
         "test" => test(&root, rest),
         "guests" => no_arguments(command, rest).and_then(|()| build_guests(&root)),
+        "bench" => bench::run(&root, &target_folder(&root), rest).map(|()| ExitCode::SUCCESS),
         "check" => no_arguments(command, rest).and_then(|()| check(&root)),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
@@ -163,7 +168,7 @@ mod tests {
         let Err(Stop(why)) = run(&strings(&["tset"])) else { panic!("`tset` is no command") };
         assert_eq!(why, "there is no command `tset`; did you mean `test`?");
         let Err(Stop(why)) = run(&strings(&["frobnicate"])) else { panic!("no command either") };
-        assert_eq!(why, "there is no command `frobnicate`; there are: run, test, guests, check, help");
+        assert_eq!(why, "there is no command `frobnicate`; there are: run, test, guests, bench, check, help");
     }
 
     #[test]

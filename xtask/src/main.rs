@@ -5,12 +5,14 @@
 //! - [`toolchain`]: which compiler on this machine can build WebAssembly, and how it comes to have one
 //! - [`guests`]: from guest packages to components in `target/guests`
 //! - [`clients`]: the real MQTT clients that the end-to-end tests need
+//! - [`mod@bench`]: the brokers side by side
 //! - [`debian`]: system packages, where they may be installed
 //! - [`process`]: programs run with their output shown, with a time limit, with their results summed
 //! - [`tally`]: how many tests passed, how many failed
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod clients;
 mod commands;
 mod debian;
