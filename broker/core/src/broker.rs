@@ -283,6 +283,13 @@ impl Broker {
         }
     }
 
+    /// Calls the hooks that serve [`HookPoint::Timer`]. To be called about once a second.
+    pub fn tick(&self, now: Now) {
+        for link in self.chains.load().at(HookPoint::Timer) {
+            link.hook.on_timer(now);
+        }
+    }
+
     /// Tells observers what happened.
     pub(crate) fn tell(&self, event: &Event, now: Now) {
         for link in self.chains.load().at(HookPoint::Lifecycle) {

@@ -175,11 +175,17 @@ pub enum Limit {
     SessionExpiry,
     /// A message expiry was shortened.
     MessageExpiry,
+    /// There were too many connections.
+    Connections,
+    /// There were too many connections from one address.
+    ConnectionsPerAddress,
+    /// Connections came too fast, and the next had to wait.
+    ConnectRate,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::ConnectPacketBytes,
         Self::PacketBytes,
         Self::TopicBytes,
@@ -193,6 +199,9 @@ impl Limit {
         Self::WillDelay,
         Self::SessionExpiry,
         Self::MessageExpiry,
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::ConnectRate,
     ];
 
     /// Its name in `$SYS/` and in logs.
@@ -212,6 +221,9 @@ impl Limit {
             Self::WillDelay => "will_delay",
             Self::SessionExpiry => "session_expiry",
             Self::MessageExpiry => "message_expiry",
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::ConnectRate => "connect_rate",
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
+use weirmq_core::counters::Limit;
 
 use super::connection::{self, Shared};
 
@@ -133,10 +134,14 @@ impl Listener {
                 Ok(counted) => self.start(stream, address, counted, &shared, &alive),
                 Err(limit) => {
                     shared.broker.counters().connections_refused.add_one();
-                    info!(listener = &*self.name, peer = %address, limit, "connection refused");
+                    shared.broker.counters().limits.count(limit);
+                    info!(listener = &*self.name, peer = %address, limit = limit.name(), "connection refused");
                 }
             }
-            rate.wait().await;
+            if rate.is_used_up() {
+                shared.broker.counters().limits.count(Limit::ConnectRate);
+                rate.wait().await;
+            }
         }
     }
 
@@ -162,17 +167,16 @@ impl Census {
     /// Counts a connection.
     ///
     /// # Errors
-    /// The name of the limit that it would break.
-    fn enter(self: &Arc<Self>, address: IpAddr, bounds: Bounds) -> Result<Counted, &'static str> {
+    /// The limit that it would break.
+    fn enter(self: &Arc<Self>, address: IpAddr, bounds: Bounds) -> Result<Counted, Limit> {
         let mut by_address = self.by_address.lock();
         if self.all.load(Ordering::Relaxed) >= bounds.connections_max {
-            return Err("connections_max");
+            return Err(Limit::Connections);
         }
-        let here = by_address.entry(address).or_default();
-        if *here >= bounds.per_address_max {
-            return Err("connections_per_address_max");
+        if by_address.get(&address).is_some_and(|here| *here >= bounds.per_address_max) {
+            return Err(Limit::ConnectionsPerAddress);
         }
-        *here += 1;
+        *by_address.entry(address).or_default() += 1;
         self.all.fetch_add(1, Ordering::Relaxed);
         Ok(Counted { census: Arc::clone(self), address })
     }
@@ -208,12 +212,56 @@ impl Rate {
         Self { max, used: 0, second: Instant::now() }
     }
 
-    async fn wait(&mut self) {
-        self.used += 1;
-        if self.used < self.max {
-            return;
+    /// Counts a connection. Answers whether the next has to wait.
+    fn is_used_up(&mut self) -> bool {
+        if self.second.elapsed() >= SECOND {
+            (self.used, self.second) = (0, Instant::now());
         }
-        tokio::time::sleep_until(self.second + Duration::from_secs(1)).await;
+        self.used += 1;
+        self.used >= self.max
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep_until(self.second + SECOND).await;
         (self.used, self.second) = (0, Instant::now());
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { connections_max: 3, per_address_max: 2, rate_max: 1 };
+
+    #[test]
+    fn connections_are_counted_in_all_and_by_address_and_forgotten_when_they_end() {
+        let census = Arc::new(Census::default());
+        let [here, there] = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
+        let first = census.enter(here, BOUNDS).unwrap();
+        let _second = census.enter(here, BOUNDS).unwrap();
+        assert_eq!(census.enter(here, BOUNDS).err(), Some(Limit::ConnectionsPerAddress));
+        let third = census.enter(there, BOUNDS).unwrap();
+        assert_eq!(census.enter(there, BOUNDS).err(), Some(Limit::Connections));
+        drop(first);
+        drop(third);
+        let _again = census.enter(here, BOUNDS).unwrap();
+        assert_eq!(census.connections(), 2);
+        assert_eq!(census.by_address.lock().len(), 1, "an address without connections is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_connections_per_second_are_accepted_and_the_next_waits() {
+        let mut rate = Rate::new(3);
+        for _ in 0..4 {
+            let began = Instant::now();
+            assert_eq!([rate.is_used_up(), rate.is_used_up(), rate.is_used_up()], [false, false, true]);
+            rate.wait().await;
+            assert_eq!(began.elapsed(), SECOND);
+        }
+        rate.is_used_up();
+        tokio::time::advance(SECOND).await;
+        assert!(!rate.is_used_up(), "another second has begun");
     }
 }

@@ -15,6 +15,8 @@ use super::sys::Sys;
 
 /// How often sessions and wills are looked at whose time may be up.
 const TICK: Duration = Duration::from_millis(100);
+/// How often hooks that serve the timer are called.
+const TIMER: Duration = Duration::from_secs(1);
 /// How often what is out of date is forgotten.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -55,7 +57,7 @@ async fn keep_house(broker: Arc<Broker>, clock: Clock) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sys = Sys::new(Arc::clone(&broker));
-    let mut tidied = Instant::now();
+    let (mut tidied, mut timed) = (Instant::now(), Instant::now());
     loop {
         let tick = ticks.tick().await;
         let now = clock.now();
@@ -63,6 +65,10 @@ async fn keep_house(broker: Arc<Broker>, clock: Clock) {
             tokio::spawn(work);
         }
         sys.tick(now);
+        if tick.duration_since(timed) >= TIMER {
+            timed = tick;
+            broker.tick(now);
+        }
         if tick.duration_since(tidied) >= TIDY {
             tidied = tick;
             broker.tidy(now);

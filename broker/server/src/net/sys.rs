@@ -1,11 +1,12 @@
 //! `$SYS/`: the broker's figures as retained messages, under the names that mosquitto's users look for, and the
-//! counts of what was not delivered under `$SYS/broker/messages/dropped/REASON`.
+//! counts of what was not delivered under `$SYS/broker/messages/dropped/REASON`, of limits that were run into under
+//! `$SYS/broker/limits/LIMIT`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use weirmq_core::broker::Broker;
-use weirmq_core::counters::DropReason;
+use weirmq_core::counters::{DropReason, Limit};
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::TopicName;
 
@@ -66,7 +67,7 @@ impl Sys {
         };
         publish("version", format!("WeirMQ {}", env!("CARGO_PKG_VERSION")));
         publish("uptime", format!("{} seconds", now.at.since(started).as_secs()));
-        let figures: [(&str, u64); 15] = [
+        let figures: [(&str, u64); 20] = [
             ("clients/connected", connected),
             ("clients/active", connected),
             ("clients/disconnected", sessions.saturating_sub(connected)),
@@ -77,6 +78,11 @@ impl Sys {
             ("publish/messages/received", counters.messages_received.get()),
             ("publish/messages/sent", counters.messages_sent.get()),
             ("publish/messages/dropped", counters.dropped.total()),
+            ("connections/refused", counters.connections_refused.get()),
+            ("connections/bad input", counters.bad_input.get()),
+            ("hooks/failures", counters.hook_failures.get()),
+            ("rules/records", counters.records.get()),
+            ("plans/count", footprint.plans as u64),
             ("publish/bytes/received", counters.payload_bytes_received.get()),
             ("publish/bytes/sent", counters.payload_bytes_sent.get()),
             ("subscriptions/count", counters.subscriptions.get()),
@@ -88,6 +94,9 @@ impl Sys {
         }
         for reason in DropReason::ALL {
             publish(&format!("messages/dropped/{reason}"), counters.dropped.get(reason).to_string());
+        }
+        for limit in Limit::ALL {
+            publish(&format!("limits/{}", limit.name()), counters.limits.get(limit).to_string());
         }
         let totals = [
             ("messages/received", counters.messages_received.get()),

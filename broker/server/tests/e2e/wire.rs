@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::support::{Broker, PATIENCE};
+use crate::support::{Broker, DASHBOARD, PATIENCE, Place, Webhook, eventually, with};
 
 fn open(broker: &Broker, first: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect(broker.address).unwrap();
@@ -83,4 +83,51 @@ fn a_peer_that_does_not_log_in_is_closed_and_one_that_reads_nothing_holds_nobody
     assert_eq!(packet(&mut p), [0xd0, 0x00]);
     ears.wait_for(1);
     assert!(broker.resident_kib() < 400 * 1024, "{} KiB", broker.resident_kib());
+}
+
+#[test]
+fn the_figures_are_for_those_who_may_see_them() {
+    let (broker, _folder) = Broker::bare();
+    let figures = broker.mosquitto_sub(&["-t", "$SYS/#", "-v"]);
+    for name in ["uptime", "clients/connected", "messages/received", "load/messages/sent/15min"] {
+        figures.out.wait_for(&[&format!("$SYS/broker/{name} ")]);
+    }
+    figures.out.wait_for(&["$SYS/broker/messages/dropped/queue_full 0"]);
+    figures.out.wait_for(&["$SYS/broker/limits/connections 0"]);
+    let place = Place::quickstart(Webhook::start().address);
+    let broker = place.start();
+    // A login with rights sees what its rights name, and nobody named `$SYS`.
+    let denied = broker
+        .mosquitto_pub(&with(DASHBOARD, &["-V", "mqttv5", "-q", "1", "-t", "$SYS/broker/uptime", "-m", "1"]));
+    assert!(String::from_utf8_lossy(&denied.stderr).to_lowercase().contains("not authorized"), "{denied:?}");
+    let _subscriber = broker.mosquitto_sub(&with(DASHBOARD, &["-t", "$SYS/#"]));
+    broker.log.wait_for(&["denied", "subscribe", "$SYS/#"]);
+}
+
+#[test]
+fn too_many_connections_are_closed_as_soon_as_they_come_and_counted() {
+    let place = Place::with(
+        "data_folder = 'data'\n[[listener]]\naddress = '127.0.0.1:0'\n[auth]\nallow_anonymous = true\n[limits]\nconnections_per_address_max = 2\n",
+    );
+    let broker = place.start();
+    let connect = |id: &str| [b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01", id.as_bytes()].concat();
+    let mut first = open(&broker, &connect("a"));
+    packet(&mut first);
+    let mut second = open(&broker, &connect("b"));
+    packet(&mut second);
+    let mut third = TcpStream::connect(broker.address).unwrap();
+    third.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = Vec::new();
+    // A reset is an end too.
+    let _ = third.read_to_end(&mut answer);
+    assert!(answer.is_empty());
+    broker.log.wait_for(&["connection refused", "connections_per_address"]);
+    drop(second);
+    broker.log.wait_for(&["disconnected", "\"b\""]);
+    eventually("there is room again", || {
+        let mut fourth = TcpStream::connect(broker.address).ok()?;
+        fourth.write_all(&connect("d")).ok()?;
+        let mut answer = [0; 4];
+        fourth.read_exact(&mut answer).ok()
+    });
 }
