@@ -48,5 +48,5 @@ pub use event::Event;
 pub use log_store::{LogStore, Stats};
 pub use memory::MemoryStore;
 pub use recover::{Cut, Recovery};
-pub use store::{Queued, SessionFacts, SessionSnapshot, Snapshot, Store};
+pub use store::{Delivered, Queued, SessionFacts, SessionSnapshot, Snapshot, Store};
 pub use ticket::Ticket;

@@ -23,7 +23,7 @@ use crate::mark::{self, Mark, Position};
 use crate::recover::{self, Recovered, Recovery, io_error};
 use crate::segment::{self, HEADER_BYTES, Header};
 use crate::state::{FramePlace, Place, State};
-use crate::store::{Queued, SessionFacts, Store};
+use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::tail::Tail;
 use crate::ticket::{Level, Progress, Ticket};
 
@@ -487,7 +487,7 @@ fn message_of(event: &EventView<'_>) -> Option<StoredMessage> {
 }
 
 /// The message of a [`EventView::Published`] as `client` gets it.
-fn message_for(client: &str, event: &EventView<'_>) -> Option<(StoredMessage, Arc<[u32]>)> {
+fn message_for(client: &str, event: &EventView<'_>) -> Option<Delivered> {
     let EventView::Published(published) = event else { return None };
     let recipient = published.recipients().find(|recipient| recipient.client == client)?;
     let identifiers = recipient.identifiers().collect::<Option<_>>()?;
@@ -515,11 +515,7 @@ impl Store for LogStore {
         self.shared.inner.lock().state.queue(client, from, max)
     }
 
-    fn message(
-        &self,
-        client: &str,
-        number: Number,
-    ) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError> {
+    fn message(&self, client: &str, number: Number) -> Result<Option<Delivered>, StoreError> {
         self.shared.read(|state| state.message(client, number), |event| message_for(client, event))
     }
 

@@ -12,7 +12,7 @@ use crate::event::{
     Event, Number, PacketId, Published, QoSAndRetain, RetainChange, Sender, SessionHeader, Stage,
     StoredMessage, Subscription,
 };
-use crate::store::{Queued, SessionFacts, Store};
+use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::ticket::Ticket;
 
 /// A store in memory: every ticket has resolved, and nothing survives the process.
@@ -188,11 +188,7 @@ impl Store for MemoryStore {
         waiting.map(|(number, w)| Queued { number: *number, delivery: w.delivery, stage: w.stage }).collect()
     }
 
-    fn message(
-        &self,
-        client: &str,
-        number: Number,
-    ) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError> {
+    fn message(&self, client: &str, number: Number) -> Result<Option<Delivered>, StoreError> {
         let held = self.held.lock();
         let waiting = held.sessions.get(client).and_then(|session| session.queue.get(&number));
         Ok(waiting.map(|waiting| ((*waiting.message).clone(), Arc::clone(&waiting.identifiers))))

@@ -36,11 +36,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why it cannot be read.
-    fn message(
-        &self,
-        client: &str,
-        number: Number,
-    ) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError>;
+    fn message(&self, client: &str, number: Number) -> Result<Option<Delivered>, StoreError>;
 
     /// The topics for which a message is retained, in no order.
     fn retained_topics(&self) -> Vec<Arc<str>>;
@@ -72,6 +68,9 @@ pub trait Store: Send + Sync + 'static {
     /// Why it cannot be read.
     fn value(&self, namespace: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 }
+
+/// A message as a session gets it, and the identifiers of the subscriptions that matched.
+pub type Delivered = (StoredMessage, Arc<[u32]>);
 
 /// What is known of a session besides its messages.
 #[derive(Debug, Clone, PartialEq)]

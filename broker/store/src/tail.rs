@@ -155,9 +155,8 @@ impl Tail {
 
     /// A frame that is not written yet.
     pub(crate) fn frame(&self, place: FramePlace) -> Option<Vec<u8>> {
-        let chunks = self.writing.as_deref().into_iter().chain(&self.chunks);
-        let chunk =
-            chunks.filter(|chunk| chunk.segment == place.segment && chunk.start <= place.at).last()?;
+        let mut chunks = self.chunks.iter().rev().chain(self.writing.as_deref());
+        let chunk = chunks.find(|chunk| chunk.segment == place.segment && chunk.start <= place.at)?;
         let from = (place.at - chunk.start) as usize;
         let until = from.checked_add(place.bytes as usize)?;
         debug_assert!(place.bytes as usize >= FRAME_HEAD_BYTES, "a frame has a head");

@@ -32,7 +32,7 @@ fn open(files: &Files) -> Result<LogStore, OpenError> {
 
 /// Between the slots of the mark there are only zeros that nobody reads.
 fn is_padding(name: &str, at: usize) -> bool {
-    name == "durable.mark" && at % 4096 > 40 && at % 512 != 0
+    name == "durable.mark" && at % 4096 > 40 && !at.is_multiple_of(512)
 }
 
 /// Opens what is damaged: an error that names the file, or all that was acknowledged.

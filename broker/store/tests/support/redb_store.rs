@@ -10,7 +10,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use weirmq_store::event::{
     Event, PacketId, Published, QoSAndRetain, RetainChange, Sender, Stage, StoredMessage, Subscription,
 };
-use weirmq_store::{Queued, SessionFacts, Store, StoreError, Ticket};
+use weirmq_store::{Delivered, Queued, SessionFacts, Store, StoreError, Ticket};
 
 use super::words;
 
@@ -229,7 +229,7 @@ impl Store for RedbStore {
             .collect()
     }
 
-    fn message(&self, client: &str, number: u64) -> Result<Option<(StoredMessage, Arc<[u32]>)>, StoreError> {
+    fn message(&self, client: &str, number: u64) -> Result<Option<Delivered>, StoreError> {
         let row = self.queue_rows().remove(&(client.to_owned(), number));
         Ok(row.map(|row| (words::message(row.0), row.5.into())))
     }

@@ -32,9 +32,9 @@ pub fn message(seed: u32) -> StoredMessage {
         _ => Publisher::Broker,
     };
     let properties = Properties {
-        payload_is_utf8: (seed % 3 == 0).then_some(seed % 2 == 0),
-        content_type: (seed % 5 == 0).then(|| "text/plain".into()),
-        response_topic: (seed % 7 == 0).then(|| "answer/here".into()),
+        payload_is_utf8: (seed.is_multiple_of(3)).then_some(seed.is_multiple_of(2)),
+        content_type: (seed.is_multiple_of(5)).then(|| "text/plain".into()),
+        response_topic: (seed.is_multiple_of(7)).then(|| "answer/here".into()),
         correlation_data: (seed % 3 == 1).then(|| Bytes::from(seed.to_le_bytes().to_vec())),
         user: (0..seed % 3).map(|n| (n.to_string().into(), "value".into())).collect(),
     };
@@ -46,7 +46,7 @@ pub fn message(seed: u32) -> StoredMessage {
         properties,
         publisher,
         received_unix_ms: seed.into(),
-        expires_unix_ms: (seed % 4 == 0).then_some(1 << 41),
+        expires_unix_ms: (seed.is_multiple_of(4)).then_some(1 << 41),
         hops: (seed % 8) as u8,
     }
 }
@@ -57,15 +57,15 @@ pub fn session(seed: u32) -> SessionHeader {
         topic: TopicName::new("last/words").unwrap(),
         payload: Bytes::from_static(b"gone"),
         qos: qos(seed as u8),
-        retain: seed % 2 == 0,
+        retain: seed.is_multiple_of(2),
         properties: message(seed).properties,
-        expiry_s: (seed % 3 == 0).then_some(60),
+        expiry_s: (seed.is_multiple_of(3)).then_some(60),
         delay_s: seed % 50,
     };
     SessionHeader {
         principal: format!("principal {}", seed % 3).into(),
         expiry_s: seed,
-        ends_at_unix_ms: (seed % 2 == 0).then_some(1 << 42),
+        ends_at_unix_ms: (seed.is_multiple_of(2)).then_some(1 << 42),
         will: (seed % 4 < 2).then(|| Box::new(will)),
         will_due_unix_ms: (seed % 4 == 1).then_some(1 << 40),
     }
