@@ -1,5 +1,6 @@
 //! What a broker has to do, as simply as it can be said: lists that are walked from end to end, one matching rule,
-//! no hooks, no batches. It follows the standard, and where that leaves a choice, what the broker has decided:
+//! no hooks, no batches. It follows the standard, and where that leaves a choice, `DECISIONS.md`:
+//! - a will that waits is not sent when its client comes back in time, be it with a clean start;
 //! - overlapping subscriptions of a session make one message, with the highest QoS and all identifiers;
 //! - what waits when its subscription ends is still delivered;
 //! - QoS 0 does not wait: nobody there, or a full outbox, and it is dropped and counted;
@@ -318,7 +319,8 @@ impl Reference {
                 let ending = if resumed { Ending::TakenOver } else { Ending::Replaced };
                 wills.extend(self.close(connection, ending));
             } else if !resumed {
-                wills.extend(self.end(number));
+                // The client is back in time: a will that waits is not sent.
+                self.end(number);
             }
         }
         let asked_s = match (how.version, how.clean) {

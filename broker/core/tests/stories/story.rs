@@ -10,7 +10,7 @@ use weirmq_core::limits::QueueFull;
 use weirmq_wire::{RetainHandling, Version};
 
 /// The clients, by their identifiers.
-pub(crate) const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+pub(crate) const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// What is published to. `will` only by wills: then no two messages of one moment are retained, and the order of
 /// retained messages is known.
@@ -71,7 +71,7 @@ impl Tightness {
             limits.retained_messages_max = 2;
         }
         if self.sessions {
-            limits.sessions_max = 3;
+            limits.sessions_max = 2;
         }
         if self.times {
             limits.session_expiry_s_max = 30;
@@ -223,7 +223,7 @@ pub(crate) enum How {
 }
 
 pub(crate) fn story() -> impl Strategy<Value = Story> {
-    (tightness(), vec(op(), 1..70)).prop_map(|(broker, ops)| Story { broker, ops })
+    (tightness(), vec(op(), 1..80)).prop_map(|(broker, ops)| Story { broker, ops })
 }
 
 fn tightness() -> impl Strategy<Value = Tightness> {
@@ -252,7 +252,7 @@ fn op() -> impl Strategy<Value = Op> {
     let packet_id = || 1_u16..4;
     prop_oneof![
         7 => (who(), connecting()).prop_map(|(who, how)| Op::Connect { who, how }),
-        2 => who().prop_map(|who| Op::Cut { who }),
+        3 => who().prop_map(|who| Op::Cut { who }),
         1 => (who(), any::<bool>(), option::weighted(0.3, prop_oneof![Just(0_u32), Just(5), Just(50)]))
             .prop_map(|(who, with_will, expiry_s)| Op::Disconnect { who, with_will, expiry_s }),
         8 => (who(), packet_id(), option::weighted(0.3, 1_u32..200), vec(wish(), 1..4))
@@ -286,7 +286,7 @@ fn connecting() -> impl Strategy<Value = Connecting> {
             0.8,
             prop_oneof![1 => Just(0_u32), 1 => Just(6), 3 => Just(50), 1 => Just(u32::MAX)],
         ),
-        option::weighted(0.3, will),
+        option::weighted(0.4, will),
         option::weighted(0.3, 1_u16..4),
         option::weighted(0.1, Just(70_u32)),
         prop_oneof![5 => Just(0_u16), 1 => Just(4)],
