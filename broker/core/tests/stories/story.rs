@@ -322,7 +322,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => Just(RetainHandling::SendIfNew),
         1 => Just(RetainHandling::DoNotSend)
     ];
-    (filter(), 0_u8..3, prop::bool::weighted(0.2), prop::bool::weighted(0.3), handling).prop_map(
+    (filter(), quality(), prop::bool::weighted(0.2), prop::bool::weighted(0.3), handling).prop_map(
         |(filter, qos, no_local, retain_as_published, handling)| Wish {
             filter,
             qos,
@@ -335,7 +335,7 @@ fn wish() -> impl Strategy<Value = Wish> {
 
 fn publishing() -> impl Strategy<Value = Publishing> {
     let size = prop_oneof![6 => Just(Size::Small), 1 => Just(Size::Large), 1 => Just(Size::Empty)];
-    (prop::sample::select(&TOPICS[..]), 0_u8..3, 1_u16..4, prop::bool::weighted(0.3), expiry(), size)
+    (prop::sample::select(&TOPICS[..]), quality(), 1_u16..4, prop::bool::weighted(0.3), expiry(), size)
         .prop_map(|(topic, qos, packet_id, retain, expiry_s, size)| Publishing {
             topic,
             qos,
@@ -344,6 +344,11 @@ fn publishing() -> impl Strategy<Value = Publishing> {
             expiry_s,
             size,
         })
+}
+
+/// QoS 0 has no story to tell.
+fn quality() -> impl Strategy<Value = u8> {
+    prop_oneof![1 => Just(0_u8), 2 => Just(1), 3 => Just(2)]
 }
 
 fn expiry() -> impl Strategy<Value = Option<u32>> {
