@@ -112,6 +112,12 @@ impl Stage {
         // No two messages have the same age.
         self.world.advance(0.001);
         self.reference.pass(1);
+        // When what has expired makes room among the retained messages is otherwise the broker's choice.
+        self.world.broker.tidy(self.world.now());
+        self.reference.tidy();
+        if op.speaker().is_some_and(|who| self.is_choked(who)) {
+            return;
+        }
         match op {
             Op::Connect { who, how } => self.connect(*who, &how.clone().fitting(self.tightness)),
             Op::Pass { seconds } => self.pass(*seconds),
@@ -123,11 +129,10 @@ impl Stage {
             }
             Op::Disconnect { who, with_will, expiry_s } => self.disconnect(*who, *with_will, *expiry_s),
             Op::Deaf { who, deaf } => {
-                if let Some(player) = self.players.get_mut(who) {
-                    if self.reference.is_deaf(player.connection) != *deaf {
-                        self.reference.deaf(player.connection, *deaf);
-                        player.client.stick(&self.world, *deaf);
-                    }
+                let Some(player) = self.players.get_mut(who) else { return };
+                if self.reference.is_deaf(player.connection) != *deaf {
+                    self.reference.deaf(player.connection, *deaf);
+                    player.client.stick(&self.world, *deaf);
                 }
             }
             Op::AcknowledgeAll { who } => self.acknowledge_all(*who),
@@ -195,6 +200,11 @@ impl Stage {
             }
         }
         self.compare();
+    }
+
+    /// Whether a client has so many answers unread that it is not listened to any more.
+    fn is_choked(&self, who: usize) -> bool {
+        self.players.get(&who).is_some_and(|player| self.reference.is_choked(player.connection))
     }
 
     fn connect(&mut self, who: usize, how: &Connecting) {
@@ -266,7 +276,7 @@ impl Stage {
             self.compare();
             let Some(player) = self.players.get(&who) else { return };
             let got = self.reference.unacknowledged(player.connection);
-            let Some((ticket, packet_id)) = got.first() else { return };
+            let Some((ticket, packet_id)) = got.first().filter(|_| !self.is_choked(who)) else { return };
             self.acknowledge(who, *ticket, *packet_id, How::Well);
         }
     }

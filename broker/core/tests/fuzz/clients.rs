@@ -44,7 +44,7 @@ const FILTERS: [&str; 8] = ["#", "a/+", "a/#", "$share/g/#", "$share/g/a/b", "wi
 /// # Panics
 /// Where the broker panics, sends what is no packet or out of turn, grows beyond its limits, or keeps something when
 /// everybody is gone.
-pub fn clients(input: &[u8]) {
+pub(crate) fn clients(input: &[u8]) {
     let mut script = Script(input);
     let drop_oldest = script.byte().is_some_and(|byte| byte & 1 == 1);
     let mut house = House::new(if drop_oldest { QueueFull::DropOldest } else { QueueFull::RefuseNewest });
@@ -345,7 +345,7 @@ fn text(text: &str) -> Text {
 // The broker's side
 
 /// A broker whose limits are in nobody's way.
-pub fn roomy_broker() -> Arc<Broker> {
+pub(crate) fn roomy_broker() -> Arc<Broker> {
     broker(Limits { topic_levels_max: usize::MAX, topic_bytes_max: usize::MAX, ..Limits::default() })
 }
 
@@ -413,7 +413,7 @@ impl Transport for Write {
 }
 
 /// A connection, and what its client sees of it.
-pub struct Line {
+pub(crate) struct Line {
     connection: Connection,
     outbox: Arc<Outbox>,
     pipe: Arc<Pipe>,
@@ -447,7 +447,7 @@ impl Line {
     }
 
     /// A client of MQTT 5 that is let in.
-    pub fn connected(broker: &Arc<Broker>, client_id: &str) -> Self {
+    pub(crate) fn connected(broker: &Arc<Broker>, client_id: &str) -> Self {
         let mut line = Self::new(broker, now());
         line.send(&Packet::Connect(Box::new(Connect::new(Version::V5, text(client_id)))), now());
         assert!(matches!(line.read().as_slice(), [Packet::ConnAck(_)]));
@@ -455,7 +455,7 @@ impl Line {
     }
 
     /// Subscribes to a filter that is one.
-    pub fn subscribe(&mut self, filter: &str) {
+    pub(crate) fn subscribe(&mut self, filter: &str) {
         let filters = vec![(text(filter), SubscribeOptions::default())];
         let (packet_id, user_properties) = (PacketId::MIN, Vec::new());
         let packet = Subscribe { packet_id, subscription_id: None, user_properties, filters };
@@ -463,14 +463,14 @@ impl Line {
     }
 
     /// Publishes to a topic that is one.
-    pub fn publish(&mut self, topic: &str, payload: &'static str, retain: bool) {
+    pub(crate) fn publish(&mut self, topic: &str, payload: &'static str, retain: bool) {
         let (topic, payload) = (text(topic), Bytes::from_static(payload.as_bytes()));
         let (dup, qos, packet_id, extras) = (false, QoS::AtMostOnce, None, None);
         self.send(&Packet::Publish(Publish { dup, qos, retain, topic, packet_id, extras, payload }), now());
     }
 
     /// What has been published to it.
-    pub fn payloads(&mut self) -> Vec<String> {
+    pub(crate) fn payloads(&mut self) -> Vec<String> {
         let publishes = self.read().into_iter().filter_map(|packet| match packet {
             Packet::Publish(publish) => Some(String::from_utf8_lossy(&publish.payload).into_owned()),
             _ => None,

@@ -9,7 +9,7 @@ use super::clients::Line;
 /// # Panics
 /// Where the broker is of another mind than the rules below, which were written after the standard and not after the
 /// broker.
-pub fn filter(input: &[u8]) {
+pub(crate) fn filter(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let mut lines = text.splitn(3, '\n');
     let (filter, topic) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
@@ -95,7 +95,11 @@ fn look_up(filter: &str, topic: &str) {
     let (mut subscriber, mut publisher) = (Line::connected(&broker, "s"), Line::connected(&broker, "p"));
     subscriber.subscribe(filter);
     publisher.publish(topic, "live", false);
-    assert_eq!(subscriber.payloads(), if expected { vec!["live"] } else { vec![] }, "{filter:?} and {topic:?}");
+    assert_eq!(
+        subscriber.payloads(),
+        if expected { vec!["live"] } else { vec![] },
+        "{filter:?} and {topic:?}"
+    );
     publisher.publish(topic, "kept", true);
     let mut late = Line::connected(&broker, "late");
     late.subscribe(filter);

@@ -614,6 +614,12 @@ impl Reference {
         wills.into_iter().for_each(|(who, will)| self.publish_will(who, will));
     }
 
+    /// What has expired is forgotten.
+    pub(crate) fn tidy(&mut self) {
+        let now_ms = self.now_ms;
+        self.retained.retain(|message| !message.is_expired(now_ms));
+    }
+
     /// A connection looks at the clock.
     pub(crate) fn look_at_the_clock(&mut self, connection: usize) {
         let live = &self.connections[connection];
@@ -633,6 +639,11 @@ impl Reference {
 
     pub(crate) fn is_deaf(&self, connection: usize) -> bool {
         self.connections[connection].deaf
+    }
+
+    pub(crate) fn is_choked(&self, connection: usize) -> bool {
+        let live = &self.connections[connection];
+        live.unread_bytes > 2 * live.outbox_bytes_max
     }
 
     pub(crate) fn take_expected(&mut self, connection: usize) -> Vec<Expected> {

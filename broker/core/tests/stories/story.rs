@@ -84,11 +84,15 @@ impl Tightness {
 }
 
 impl Connecting {
-    /// What of it goes with small outboxes. How far a batch has got when a will comes in between, and what a topic
+    /// What of it goes with small limits. How far a batch has got when a will comes in between, and what a topic
     /// alias saves, is nothing that the reference would count.
     pub(crate) fn fitting(mut self, broker: Tightness) -> Self {
         if broker.outbox {
             self.will = self.will.map(|will| WillWish { qos: 0, retain: false, ..will });
+        }
+        if broker.retained {
+            // What has expired makes room sooner or later: when, nobody promises.
+            self.will = self.will.map(|will| WillWish { retain: false, ..will });
         }
         self.aliases &= !broker.outbox && self.packet_bytes_max.is_none();
         self
@@ -157,6 +161,22 @@ pub(crate) enum Op {
     Pass {
         seconds: u32,
     },
+}
+
+impl Op {
+    /// Who sends something on the connection that it has.
+    pub(crate) fn speaker(&self) -> Option<usize> {
+        match self {
+            Self::Disconnect { who, .. }
+            | Self::Subscribe { who, .. }
+            | Self::Unsubscribe { who, .. }
+            | Self::Publish { who, .. }
+            | Self::Release { who, .. }
+            | Self::Acknowledge { who, .. }
+            | Self::Ping { who } => Some(*who),
+            _ => None,
+        }
+    }
 }
 
 /// The terms of a CONNECT.
