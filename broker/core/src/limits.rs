@@ -43,7 +43,8 @@ pub struct Limits {
     pub queue_bytes_max: usize,
     /// What is refused when a queue is full.
     pub queue_full: QueueFull,
-    /// Bytes that wait to be written to one connection; past it QoS 0 messages are dropped (`slow_consumer`).
+    /// Bytes that wait to be written to one connection; past it QoS 0 messages are dropped (`slow_consumer`). Past
+    /// twice as much, which only answers come to, the client is not listened to until it reads.
     pub outbox_bytes_max: usize,
     /// Retained messages in all: a further one is delivered but not retained (`retained_full`).
     pub retained_messages_max: usize,

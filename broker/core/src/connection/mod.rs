@@ -157,16 +157,31 @@ impl Connection {
                 Err(error) => return self.bad_input(error, now),
             }
         }
+        if self.is_choked() {
+            self.outbox.want_room();
+        }
     }
 
-    /// Whether packets are taken: not when too many wait behind a hook, nor when all is over.
+    /// Whether packets are taken: not when too many wait behind a hook, nor while the client leaves what it is
+    /// answered unread, nor when all is over.
     #[must_use]
     pub fn wants_input(&self) -> bool {
+        !self.is_over() && self.has_place() && !self.is_choked()
+    }
+
+    /// Whether a further packet may wait behind a hook.
+    fn has_place(&self) -> bool {
         let backlog_max = match self.phase {
             Phase::Open(_) => self.broker.limits().backlog_packets_max,
             _ => BACKLOG_BEFORE_LOGIN_MAX,
         };
-        !self.is_over() && self.backlog.len() < backlog_max
+        self.backlog.len() < backlog_max
+    }
+
+    /// Whether the client leaves so much unread that nothing more is heard of it. What others send it stops at the
+    /// limit itself: as much again is answers to what it sends.
+    fn is_choked(&self) -> bool {
+        self.outbox.bytes() > self.broker.limits().outbox_bytes_max.saturating_mul(2)
     }
 
     /// Whether a hook has been asked and has not answered: drive it with [`Connection::poll`].
@@ -207,7 +222,8 @@ impl Connection {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
-        let listens = self.wants_input();
+        // One that takes no answers is as good as silent.
+        let listens = !self.is_over() && self.has_place();
         match &mut self.phase {
             // A client is not silent while nobody listens.
             Phase::Open(open) if !listens => open.last_packet_at = now.at,
@@ -232,7 +248,8 @@ impl Connection {
         }
     }
 
-    /// The outbox has room again: sends what has waited for it.
+    /// The outbox has room again: sends what has waited for it. What was left over by [`Connection::input`] is to be
+    /// put in again.
     pub fn handle_room(&mut self, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);

@@ -121,8 +121,12 @@ async fn converse(
                 }
                 outbox.resume();
                 connection.handle_room(clock.now());
+                connection.input(&mut bytes, clock.now());
             }
-            () = socket.wake.notified() => connection.handle_room(clock.now()),
+            () = socket.wake.notified() => {
+                connection.handle_room(clock.now());
+                connection.input(&mut bytes, clock.now());
+            }
             () = poll_fn(|context| connection.poll(context, clock.now())), if connection.is_waiting() => {
                 connection.input(&mut bytes, clock.now());
             }
