@@ -67,11 +67,11 @@ fn subscribe(world: &World, version: Version, client_id: &str, progress: &Atomic
     while !got.is_complete() {
         assert!(started.elapsed() < PATIENCE, "{client_id} has {:?}", got.0);
         rounds += 1;
-        let leaves = rounds % 50 == 0;
+        let leaves = rounds.is_multiple_of(50);
         read(&mut client, world, &mut got, leaves);
         if leaves {
             let old = client;
-            if rounds % 100 == 0 {
+            if rounds.is_multiple_of(100) {
                 old.cut(world);
             }
             // Otherwise the new connection takes over from one that is still there.
