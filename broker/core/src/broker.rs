@@ -196,6 +196,12 @@ impl Broker {
     pub fn tidy(&self, now: Now) {
         self.retained.write().forget_expired(now.at);
         self.plans.lock().tidy(self.epoch());
+        let sessions: Vec<Arc<Session>> = self.sessions.lock().values().cloned().collect();
+        for session in sessions {
+            if let Some(live) = &session.lock().live {
+                live.outbox.trim();
+            }
+        }
     }
 
     /// Publishes a message of the broker's own, such as one of `$SYS/`: no hook is asked.

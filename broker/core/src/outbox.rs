@@ -195,6 +195,16 @@ impl Outbox {
         }
     }
 
+    /// Gives back the memory of buffers that nothing waits in. To be called now and then: a connection that is
+    /// idle after a burst need not keep them.
+    pub(crate) fn trim(&self) {
+        let mut frames = self.frames.lock();
+        frames.spare = Vec::new();
+        if frames.open.is_empty() {
+            frames.open = Vec::new();
+        }
+    }
+
     /// Goes on after the socket became writable.
     pub fn resume(&self) {
         self.frames.lock().blocked = false;

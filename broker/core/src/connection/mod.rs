@@ -63,8 +63,8 @@ pub struct Connection {
     held: usize,
     asked: usize,
     works: Vec<Work>,
-    /// Why it ended, once it has.
-    ended: Option<String>,
+    /// Whether the client ended it.
+    ended_by_client: bool,
 }
 
 /// Where a connection comes from.
@@ -137,7 +137,7 @@ impl Connection {
             held: 0,
             asked: 0,
             works: Vec::new(),
-            ended: None,
+            ended_by_client: false,
             broker,
         }
     }
@@ -280,15 +280,16 @@ impl Connection {
         }
     }
 
-    /// Why it ended, once it has.
+    /// Whether the client ended it, by DISCONNECT or by leaving: it waits for nothing more.
     #[must_use]
-    pub fn ended(&self) -> Option<&str> {
-        self.ended.as_deref()
+    pub fn is_ended_by_client(&self) -> bool {
+        self.ended_by_client
     }
 
     /// The transport is gone, for the reason given in words.
     pub fn end(&mut self, reason: &str, now: Now) {
         if !matches!(self.phase, Phase::Closed) {
+            self.ended_by_client = !self.outbox.is_closed();
             self.finish(Ending::Lost, reason, now);
         }
     }
@@ -439,6 +440,7 @@ impl Connection {
         }
         let ending = if disconnect.code == ReasonCode::Success { Ending::Orderly } else { Ending::Lost };
         self.outbox.close();
+        self.ended_by_client = true;
         self.finish(ending, "the client disconnected", now);
     }
 
@@ -520,7 +522,6 @@ impl Connection {
                 reason, "connection closed before login"
             );
         }
-        self.ended.get_or_insert_with(|| reason.to_owned());
         self.waiting = None;
         self.backlog = VecDeque::new();
         (self.held, self.asked) = (0, 0);

@@ -78,7 +78,13 @@ pub(crate) async fn serve(stream: TcpStream, address: SocketAddr, listener: Arc<
         connection.end("the connection was ended by the broker", shared.clock.now());
     }
     settle(&mut connection);
-    hang_up(&mut incoming, &socket, &outbox).await;
+    outbox.flush();
+    if connection.is_ended_by_client() && outbox.bytes() == 0 {
+        return;
+    }
+    drop(connection);
+    // In a place of its own: a connection that goes on need not carry what only its end needs.
+    Box::pin(hang_up(&mut incoming, &socket, &outbox)).await;
 }
 
 /// Reads and handles until one of both sides has enough.
@@ -195,7 +201,6 @@ fn settle(connection: &mut Connection) {
 /// Writes the last frames and closes.
 async fn hang_up(incoming: &mut OwnedReadHalf, socket: &Socket, outbox: &Outbox) {
     let write_rest = async {
-        outbox.flush();
         while outbox.bytes() > 0 && socket.stream.writable().await.is_ok() {
             outbox.resume();
         }
