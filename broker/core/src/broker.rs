@@ -151,11 +151,18 @@ impl Broker {
         &self.limits
     }
 
-    /// What was not delivered to a client since its session began, by reason; `None` where it has no session.
+    /// How a client's session is; `None` where it has none.
     #[must_use]
-    pub fn client_drops(&self, client_id: &str) -> Option<Vec<(DropReason, u64)>> {
+    pub fn client(&self, client_id: &str) -> Option<ClientInfo> {
         let session = self.sessions.lock().get(client_id).cloned()?;
-        Some(DropReason::ALL.map(|reason| (reason, session.drops.get(reason))).to_vec())
+        let state = session.lock();
+        Some(ClientInfo {
+            principal: Arc::clone(&state.identity.lease.principal),
+            connected: state.live.is_some(),
+            subscriptions: state.subscriptions.len(),
+            pending: state.outbound.pending(),
+            drops: DropReason::ALL.map(|reason| (reason, session.drops.get(reason))).to_vec(),
+        })
     }
 
     /// How much there is of what the broker keeps.
@@ -330,6 +337,21 @@ impl Broker {
         };
         Some(now.after(Duration::from_secs(seconds.into())))
     }
+}
+
+/// How a client's session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Who it belongs to.
+    pub principal: Arc<str>,
+    /// Whether the client is connected.
+    pub connected: bool,
+    /// How many subscriptions it has.
+    pub subscriptions: usize,
+    /// How many QoS 1 and 2 messages wait for it or are under way.
+    pub pending: usize,
+    /// What was not delivered to it since it began, by reason.
+    pub drops: Vec<(DropReason, u64)>,
 }
 
 /// How much there is of what a broker keeps.

@@ -54,7 +54,7 @@ fn what_waits_for_a_slow_client_expires_and_is_counted() {
     let third = s.expect_one_publish();
     assert_eq!((third.payload.as_ref(), told(&third)), (&b"3"[..], Some(96)));
     assert_eq!(world.broker.counters().dropped.get(DropReason::Expired), 1);
-    assert!(world.broker.client_drops("s").unwrap().contains(&(DropReason::Expired, 1)));
+    assert!(world.broker.client("s").unwrap().drops.contains(&(DropReason::Expired, 1)));
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn a_message_too_large_for_its_receiver_is_left_out_and_counted() {
     assert_eq!(got.iter().map(|publish| publish.payload.len()).collect::<Vec<_>>(), [10, 10]);
     assert!(got.iter().all(|publish| publish.packet_id.is_some()));
     assert_eq!(world.broker.counters().dropped.get(DropReason::PacketTooLarge), 1);
-    let drops = world.broker.client_drops("s").unwrap();
+    let drops = world.broker.client("s").unwrap().drops;
     assert!(drops.contains(&(DropReason::PacketTooLarge, 1)));
 }
 
@@ -300,7 +300,7 @@ fn what_is_for_a_broken_socket_is_counted_or_waits() {
         p.publish(&world, "q", 1, "1");
         p.publish(&world, "q", 0, "lost");
         p.publish(&world, "q", 1, "2");
-        let drops = world.broker.client_drops("s").unwrap();
+        let drops = world.broker.client("s").unwrap().drops;
         assert!(drops.contains(&(DropReason::NoReceiverOnline, 1)));
         s.cut(&world);
         let got = world.persistent(version, "s", 100).0.payloads();

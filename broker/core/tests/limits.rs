@@ -128,7 +128,7 @@ fn a_queue_refuses_the_newest_or_drops_the_oldest() {
                 for payload in ["1", "2", "3", "4", "5"] {
                     p.publish(&world, "q", 1, payload);
                 }
-                let drops = world.broker.client_drops("s").unwrap();
+                let drops = world.broker.client("s").unwrap().drops;
                 assert!(drops.contains(&(DropReason::QueueFull, 2)));
                 assert_eq!(world.broker.counters().dropped.get(DropReason::QueueFull), 2);
                 assert_eq!(world.persistent(version, "s", 100).0.payloads(), kept);

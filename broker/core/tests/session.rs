@@ -77,9 +77,9 @@ fn messages_for_a_session_without_a_connection_wait_in_order() {
         let expected: Vec<String> =
             (0..10).flat_map(|number| [format!("1 {number}"), format!("2 {number}")]).collect();
         assert_eq!(got, expected);
-        let drops = world.broker.client_drops("s").unwrap();
+        let drops = world.broker.client("s").unwrap().drops;
         assert!(drops.contains(&(DropReason::NoReceiverOnline, 10)), "QoS 0 does not wait, and is counted");
-        assert_eq!(world.broker.client_drops("nobody"), None);
+        assert_eq!(world.broker.client("nobody"), None);
     }
 }
 

@@ -41,6 +41,13 @@ enum Command {
     /// The rules: those of a running broker, and their tests
     #[command(subcommand)]
     Rules(Rules),
+    /// How a client's session is, and what was not delivered to it, by reason
+    Client {
+        /// Its client identifier
+        id: String,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Make the hash of a password for the login plugin; asks for it, or reads a line of standard input
     HashPassword,
 }
@@ -119,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Status(target) => ask(&target, &Request::Status {}),
         Command::Plugin(Plugin::List(target)) => ask(&target, &Request::PluginList {}),
         Command::Plugin(Plugin::Reload { name, target }) => ask(&target, &Request::PluginReload { name }),
+        Command::Client { id, target } => ask(&target, &Request::Client { id }),
         Command::Rules(Rules::List(target)) => ask(&target, &Request::RulesList {}),
         Command::Rules(Rules::Test { config, folder }) => test_rules(&config, folder),
         Command::HashPassword => match hash::ask().and_then(|password| hash::hash(&password)) {

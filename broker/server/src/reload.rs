@@ -15,7 +15,7 @@ use notify::{PollWatcher, RecursiveMode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use weirmq_core::broker::Broker;
+use weirmq_core::broker::{Broker, ClientInfo};
 use weirmq_core::hook::Chains;
 use weirmq_host::LoadError;
 use weirmq_script::Report;
@@ -38,6 +38,9 @@ pub trait Engine: Send + Sync {
 
     /// How many clients are connected.
     fn connections(&self) -> usize;
+
+    /// How a client's session is; `None` where it has none.
+    fn client(&self, client_id: &str) -> Option<ClientInfo>;
 }
 
 impl Engine for Broker {
@@ -47,6 +50,10 @@ impl Engine for Broker {
 
     fn connections(&self) -> usize {
         usize::try_from(self.counters().clients_connected.get()).unwrap_or(usize::MAX)
+    }
+
+    fn client(&self, client_id: &str) -> Option<ClientInfo> {
+        Broker::client(self, client_id)
     }
 }
 
@@ -96,6 +103,12 @@ impl Live {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.broker.connections()
+    }
+
+    /// How a client's session is; `None` where it has none.
+    #[must_use]
+    pub fn client(&self, client_id: &str) -> Option<ClientInfo> {
+        self.broker.client(client_id)
     }
 
     /// Reads the rules folder again and takes over what has changed. `None` where there is no folder. Reads and

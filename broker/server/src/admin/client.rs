@@ -73,6 +73,19 @@ pub fn in_words(answer: &Answer) -> String {
             format!("plugin '{name}': version {after} serves now")
         }
         Answer::Failed { error } => error.clone(),
+        Answer::Client { id, principal, connected, subscriptions, pending, dropped } => {
+            let how = if *connected { "connected" } else { "not connected" };
+            let mut text = format!(
+                "client '{id}' ({principal}): {how}, {subscriptions} subscriptions, {pending} messages wait or are under way"
+            );
+            if dropped.is_empty() {
+                text.push_str("\nevery message that it was to get was delivered or waits");
+            }
+            for (reason, count) in dropped {
+                let _ = write!(text, "\nnot delivered: {count} ({reason})");
+            }
+            text
+        }
         Answer::Plugins { plugins } => {
             let rows = plugins.iter().map(|row| {
                 let state = match row.state {

@@ -14,6 +14,7 @@
 pub mod client;
 pub mod server;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,11 @@ pub enum Request {
     },
     /// Which rules are live?
     RulesList {},
+    /// How is a client's session, and what was not delivered to it?
+    Client {
+        /// Its client identifier.
+        id: String,
+    },
 }
 
 /// What is answered.
@@ -79,6 +85,21 @@ pub enum Answer {
         rules: Vec<RuleRow>,
         /// What is wrong with files as they stand.
         broken: Vec<String>,
+    },
+    /// A client's session.
+    Client {
+        /// Its client identifier.
+        id: String,
+        /// Who it logged in as.
+        principal: String,
+        /// Whether it is connected.
+        connected: bool,
+        /// How many subscriptions it has.
+        subscriptions: usize,
+        /// How many QoS 1 and 2 messages wait for it or are under way.
+        pending: usize,
+        /// What was not delivered to it since its session began, by reason; reasons that never came are left out.
+        dropped: BTreeMap<String, u64>,
     },
     /// It could not be done.
     Failed {

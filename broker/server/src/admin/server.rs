@@ -120,6 +120,7 @@ fn answer(line: &[u8], live: &Live) -> Answer {
         }
         Ok(Request::PluginReload { name }) => reload(live, name),
         Ok(Request::RulesList {}) => rules(live),
+        Ok(Request::Client { id }) => client(live, id),
         Err(error) => Answer::Failed { error: format!("not a request: {error}") },
     }
 }
@@ -131,6 +132,21 @@ fn status(live: &Live) -> Answer {
         connections: live.connections(),
         plugins: assembly.plugins().iter().filter(|plugin| plugin.serving().is_some()).count(),
         rules: assembly.rules().map_or(0, |rules| rules.live().len()),
+    }
+}
+
+fn client(live: &Live, id: String) -> Answer {
+    let Some(info) = live.client(&id) else {
+        return Answer::Failed { error: format!("no client '{id}' has a session here") };
+    };
+    let drops = info.drops.into_iter().filter(|(_, count)| *count > 0);
+    Answer::Client {
+        id,
+        principal: info.principal.to_string(),
+        connected: info.connected,
+        subscriptions: info.subscriptions,
+        pending: info.pending,
+        dropped: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::Broker;
+use crate::support::{Broker, binary, eventually};
 
 const TOPIC: &str = "センサー/温度/リビングルーム";
 
@@ -30,6 +30,28 @@ fn a_persistent_session_keeps_what_comes_while_its_client_is_away() {
     let back = broker.mosquitto_sub(&away);
     let expected: Vec<String> = (0..10).map(|number| number.to_string()).collect();
     assert_eq!(back.wait_for(10), expected);
+}
+
+#[test]
+fn an_operator_can_ask_where_a_message_went() {
+    let (broker, folder) = Broker::bare();
+    let ask = |id: &str| {
+        let output = binary().args(["client", id, "--data-folder"]).arg(folder.path()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    drop(broker.mosquitto_sub(&["-i", "keeper", "-c", "-q", "1", "-t", "kept/#"]));
+    broker.publish(&["-q", "1", "-t", "kept/x", "-m", "waits"]);
+    broker.publish(&["-q", "0", "-t", "kept/x", "-m", "does not wait"]);
+    let said = eventually("the loss is counted", || {
+        Some(ask("keeper")).filter(|(_, said)| said.contains("(no_receiver_online)"))
+    });
+    assert!(said.0);
+    for part in
+        ["not connected", "1 subscriptions", "1 messages wait", "not delivered: 1 (no_receiver_online)"]
+    {
+        assert!(said.1.contains(part), "{part}: {}", said.1);
+    }
+    assert!(!ask("nobody").0);
 }
 
 #[test]

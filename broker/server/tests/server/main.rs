@@ -28,6 +28,7 @@ use weirmq::assemble::Assembly;
 use weirmq::config::Config;
 use weirmq::reload::{Engine as Swapped, Live, LookAgain, Watcher};
 use weirmq::signals::{Shutdown, ShutdownTrigger};
+use weirmq_core::broker::ClientInfo;
 use weirmq_core::hook::{Chains, HookPoint};
 
 /// Longer than anything takes on a busy machine.
@@ -83,6 +84,10 @@ impl Swapped for Engine {
 
     fn connections(&self) -> usize {
         7
+    }
+
+    fn client(&self, _: &str) -> Option<ClientInfo> {
+        None
     }
 }
 
