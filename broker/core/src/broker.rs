@@ -105,7 +105,7 @@ pub struct Broker {
     pub(crate) sinks: Arc<dyn Sinks>,
     numbers: AtomicU64,
     /// For lines that one message may each cause.
-    pub(crate) log: LogGate,
+    pub(crate) log: Arc<LogGate>,
 }
 
 impl Broker {
@@ -128,12 +128,13 @@ impl Broker {
             deadlines: Mutex::default(),
             sinks,
             numbers: AtomicU64::new(1),
-            log: LogGate::default(),
+            log: Arc::default(),
         })
     }
 
     /// Puts `chains` in the place of the hooks: the next message of every topic meets them.
-    pub fn set_chains(&self, chains: Chains) {
+    pub fn set_chains(&self, mut chains: Chains) {
+        chains.log = Arc::clone(&self.log);
         self.chains.store(Arc::new(chains));
         self.rights_epoch.fetch_add(1, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::Release);
@@ -296,8 +297,10 @@ impl Broker {
         }
     }
 
-    /// Calls the hooks that serve [`HookPoint::Timer`]. To be called about once a second.
+    /// Calls the hooks that serve [`HookPoint::Timer`], and lets log lines through again. To be called about once a
+    /// second.
     pub fn tick(&self, now: Now) {
+        self.log.refill();
         for link in self.chains.load().at(HookPoint::Timer) {
             link.hook.on_timer(now);
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use crate::counters::LogGate;
 use crate::hook::{
     Action, AuthenticateRequest, Authentication, AuthorizeRequest, Chains, Decision, Denial, Failure,
     FilterRequest, FilterVerdict, HookPoint, Identity, Lease, Link, Policy, ReasonCode,
@@ -16,15 +17,17 @@ pub(crate) async fn authenticate(chains: &Chains, request: &Arc<AuthenticateRequ
     for link in chains.at(HookPoint::Authenticate) {
         let answer = match link.hook.authenticate(request).get().await {
             Ok(answer) => answer,
-            Err(failure) => match failed(link, HookPoint::Authenticate, &request.client_id, &failure) {
-                Policy::Skip => Authentication::Next,
-                Policy::Deny => Authentication::Deny(in_its_place(link)),
-                Policy::Allow => {
-                    let principal = request.username.as_deref().unwrap_or_default();
-                    let lease = Lease { principal: Arc::from(principal), ..Lease::default() };
-                    Authentication::Allow { lease, data: None }
+            Err(failure) => {
+                match failed(&chains.log, link, HookPoint::Authenticate, &request.client_id, &failure) {
+                    Policy::Skip => Authentication::Next,
+                    Policy::Deny => Authentication::Deny(in_its_place(link)),
+                    Policy::Allow => {
+                        let principal = request.username.as_deref().unwrap_or_default();
+                        let lease = Lease { principal: Arc::from(principal), ..Lease::default() };
+                        Authentication::Allow { lease, data: None }
+                    }
                 }
-            },
+            }
         };
         match answer {
             Authentication::Next => {}
@@ -94,7 +97,7 @@ pub(crate) fn by_lease(identity: &Identity, action: &Action) -> Option<Verdict> 
 pub(crate) async fn authorize(chains: &Chains, identity: &Arc<Identity>, action: Action) -> Verdict {
     if let Some(verdict) = by_lease(identity, &action) {
         if let Verdict::Denied(denial) = &verdict {
-            log_denied("the lease", identity, &action, denial);
+            log_denied(&chains.log, "the lease", identity, &action, denial);
         }
         return verdict;
     }
@@ -105,11 +108,13 @@ pub(crate) async fn authorize(chains: &Chains, identity: &Arc<Identity>, action:
     for link in chains.at(HookPoint::Authorize) {
         let decision = match link.hook.authorize(&request).get().await {
             Ok(decision) => decision,
-            Err(failure) => match failed(link, HookPoint::Authorize, &identity.client_id, &failure) {
-                Policy::Skip => Decision::Next,
-                Policy::Allow => Decision::Allow,
-                Policy::Deny => Decision::Deny(in_its_place(link)),
-            },
+            Err(failure) => {
+                match failed(&chains.log, link, HookPoint::Authorize, &identity.client_id, &failure) {
+                    Policy::Skip => Decision::Next,
+                    Policy::Allow => Decision::Allow,
+                    Policy::Deny => Decision::Deny(in_its_place(link)),
+                }
+            }
         };
         match decision {
             Decision::Next => {}
@@ -118,13 +123,13 @@ pub(crate) async fn authorize(chains: &Chains, identity: &Arc<Identity>, action:
                 if !denial.code.is_error() {
                     denial.code = ReasonCode::NotAuthorized;
                 }
-                log_denied(link.hook.name(), identity, &request.action, &denial);
+                log_denied(&chains.log, link.hook.name(), identity, &request.action, &denial);
                 return Verdict::Denied(denial);
             }
         }
     }
     let denial = Denial::new(ReasonCode::NotAuthorized, "no plugin allowed it");
-    log_denied("nobody", identity, &request.action, &denial);
+    log_denied(&chains.log, "nobody", identity, &request.action, &denial);
     Verdict::Denied(denial)
 }
 
@@ -151,17 +156,20 @@ pub(crate) async fn rewrite_filter(
             Ok(FilterVerdict::Pass) => {}
             Ok(FilterVerdict::Rewrite(other)) => filter = other,
             Ok(FilterVerdict::Deny(denial)) => {
-                info!(
-                    plugin = link.hook.name(),
-                    client = &*identity.client_id,
-                    %filter,
-                    code = %denial.code,
-                    reason = denial.reason,
-                    "{point} refused"
-                );
+                if let Some(held_back) = chains.log.pass() {
+                    info!(
+                        plugin = link.hook.name(),
+                        client = &*identity.client_id,
+                        %filter,
+                        code = %denial.code,
+                        reason = denial.reason,
+                        held_back,
+                        "{point} refused"
+                    );
+                }
                 return Err(denial);
             }
-            Err(failure) => match failed(link, point, &identity.client_id, &failure) {
+            Err(failure) => match failed(&chains.log, link, point, &identity.client_id, &failure) {
                 Policy::Skip | Policy::Allow => {}
                 Policy::Deny => return Err(in_its_place(link)),
             },
@@ -170,10 +178,18 @@ pub(crate) async fn rewrite_filter(
     Ok(filter)
 }
 
-/// Logs that a hook failed and says what is done in its place.
-pub(crate) fn failed(link: &Link, point: HookPoint, client_id: &str, failure: &Failure) -> Policy {
+/// Logs that a hook failed, at a bounded rate, and says what is done in its place.
+pub(crate) fn failed(
+    log: &LogGate,
+    link: &Link,
+    point: HookPoint,
+    client_id: &str,
+    failure: &Failure,
+) -> Policy {
     let policy = link.policy(point);
-    warn!(plugin = link.hook.name(), hook = %point, client = client_id, %failure, ?policy, "hook failed");
+    if let Some(held_back) = log.pass() {
+        warn!(plugin = link.hook.name(), hook = %point, client = client_id, %failure, ?policy, held_back, "hook failed");
+    }
     policy
 }
 
@@ -182,7 +198,9 @@ fn in_its_place(link: &Link) -> Denial {
     Denial::new(ReasonCode::NotAuthorized, format!("{} failed, and its policy is deny", link.hook.name()))
 }
 
-pub(crate) fn log_denied(by: &str, identity: &Identity, action: &Action, denial: &Denial) {
+/// Logs that an action was denied, at a bounded rate.
+pub(crate) fn log_denied(log: &LogGate, by: &str, identity: &Identity, action: &Action, denial: &Denial) {
+    let Some(held_back) = log.pass() else { return };
     let (doing, what) = match action {
         Action::Publish { topic, .. } => ("publish", topic.to_string()),
         Action::Subscribe { filter, .. } => ("subscribe", filter.to_string()),
@@ -195,6 +213,7 @@ pub(crate) fn log_denied(by: &str, identity: &Identity, action: &Action, denial:
         topic = what,
         code = %denial.code,
         reason = denial.reason,
+        held_back,
         "denied"
     );
 }

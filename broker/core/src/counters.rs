@@ -278,29 +278,50 @@ pub struct Counters {
     pub records: Counter,
 }
 
-/// Lets so many log lines pass per second and counts the others: what goes wrong with every message must not
-/// fill the disk.
-#[derive(Debug, Default)]
+/// Lets so many log lines pass per second and counts the others: what a client can cause with every message must
+/// not fill the disk.
+#[derive(Debug)]
 pub struct LogGate {
-    second: AtomicU64,
-    lines: AtomicU64,
+    left: AtomicI64,
     held_back: AtomicU64,
 }
 
 impl LogGate {
     /// Lines per second.
-    const LINES_MAX: u64 = 20;
+    const LINES_MAX: i64 = 50;
 
     /// Whether a line may be written now; if so, how many were held back since the last one.
-    pub fn pass(&self, unix_ms: u64) -> Option<u64> {
-        let second = unix_ms / 1_000;
-        if self.second.swap(second, Ordering::Relaxed) != second {
-            self.lines.store(0, Ordering::Relaxed);
-        }
-        if self.lines.fetch_add(1, Ordering::Relaxed) < Self::LINES_MAX {
+    pub fn pass(&self) -> Option<u64> {
+        if self.left.load(Ordering::Relaxed) > 0 && self.left.fetch_sub(1, Ordering::Relaxed) > 0 {
             return Some(self.held_back.swap(0, Ordering::Relaxed));
         }
         self.held_back.fetch_add(1, Ordering::Relaxed);
         None
+    }
+
+    /// Another second has begun.
+    pub(crate) fn refill(&self) {
+        self.left.store(Self::LINES_MAX, Ordering::Relaxed);
+    }
+}
+
+impl Default for LogGate {
+    fn default() -> Self {
+        Self { left: AtomicI64::new(Self::LINES_MAX), held_back: AtomicU64::new(0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_is_cut_to_so_many_per_second_and_the_cut_is_told() {
+        let gate = LogGate::default();
+        let passed = (0..200).filter(|_| gate.pass().is_some()).count();
+        assert_eq!(passed, 50);
+        gate.refill();
+        assert_eq!(gate.pass(), Some(150));
+        assert_eq!(gate.pass(), Some(0));
     }
 }

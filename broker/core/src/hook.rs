@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::counters::LogGate;
 use crate::message::{Message, Properties, QoS};
 use crate::record::Record;
 use crate::time::Now;
@@ -535,6 +536,8 @@ impl Link {
 /// Every hook point's chain. Immutable: a change makes new chains and swaps them in.
 #[derive(Clone, Default)]
 pub struct Chains {
+    /// For lines about refusals, which a client can cause as often as it likes.
+    pub(crate) log: Arc<LogGate>,
     links: [Vec<Link>; HookPoint::ALL.len()],
 }
 

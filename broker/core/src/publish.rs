@@ -107,7 +107,7 @@ async fn one(
         }
         let transformed = match reply.get().await {
             Ok(transformed) => transformed,
-            Err(failure) => match transform_failed(broker, &item, place, &failure, now) {
+            Err(failure) => match transform_failed(broker, &item, place, &failure) {
                 Ok(()) => Transformed::Pass,
                 Err(denial) => return Some(Err(denial)),
             },
@@ -171,16 +171,10 @@ async fn authorize(broker: &Arc<Broker>, item: &mut Item) -> Result<(), Denial> 
 }
 
 /// What is done where a transform failed: nothing, or the message is dropped.
-fn transform_failed(
-    broker: &Broker,
-    item: &Item,
-    place: usize,
-    failure: &Failure,
-    now: Now,
-) -> Result<(), Denial> {
+fn transform_failed(broker: &Broker, item: &Item, place: usize, failure: &Failure) -> Result<(), Denial> {
     let Some(link) = item.plan.link(HookPoint::OnPublish, place) else { return Ok(()) };
     let client = item.message.publisher.client_id().map_or("", |id| id);
-    match failed(broker, link, HookPoint::OnPublish, client, failure, now) {
+    match failed(broker, link, HookPoint::OnPublish, client, failure) {
         Policy::Skip | Policy::Allow => Ok(()),
         Policy::Deny => {
             broker.dropped(None, DropReason::HookFailed);
@@ -190,20 +184,10 @@ fn transform_failed(
     }
 }
 
-/// Logs that a hook on a message's way failed, at a bounded rate, and says what is done in its place.
-fn failed(
-    broker: &Broker,
-    link: &Link,
-    point: HookPoint,
-    client_id: &str,
-    failure: &Failure,
-    now: Now,
-) -> Policy {
+/// Counts and logs that a hook on a message's way failed, and says what is done in its place.
+fn failed(broker: &Broker, link: &Link, point: HookPoint, client_id: &str, failure: &Failure) -> Policy {
     broker.counters().hook_failures.add_one();
-    match broker.log.pass(now.unix_ms) {
-        Some(_) => chain::failed(link, point, client_id, failure),
-        None => link.policy(point),
-    }
+    chain::failed(&broker.log, link, point, client_id, failure)
 }
 
 /// The item for what a transform has put in the place of a message, checked like a client's; the rights are
@@ -220,7 +204,7 @@ async fn replaced(broker: &Arc<Broker>, item: &Item, draft: Draft, now: Now) -> 
             Arc::new(message)
         }
         Err(reason) => {
-            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+            if let Some(held_back) = broker.log.pass() {
                 warn!(topic = %model.topic, reason, held_back, "a transform made no valid message");
             }
             broker.dropped(None, DropReason::Invalid);
@@ -315,7 +299,7 @@ fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, i
     for (rule, draft) in actions.publish {
         if message.hops >= HOPS_MAX {
             broker.dropped(None, DropReason::Loop);
-            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+            if let Some(held_back) = broker.log.pass() {
                 warn!(
                     rule = &*rule,
                     topic = draft.topic,
@@ -340,7 +324,7 @@ fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, i
             }
             Err(reason) => {
                 broker.dropped(None, DropReason::Invalid);
-                if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                if let Some(held_back) = broker.log.pass() {
                     warn!(rule = &*rule, reason, held_back, "a rule published no valid message");
                 }
             }
@@ -369,7 +353,7 @@ fn observe(broker: &Broker, message: &Arc<Message>, plan: &Plan, now: Now) -> Ac
     for observer in &plan.observers {
         if let Err(failure) = observer.observe(message, now, &mut actions) {
             broker.counters().hook_failures.add_one();
-            if let Some(held_back) = broker.log.pass(now.unix_ms) {
+            if let Some(held_back) = broker.log.pass() {
                 warn!(rule = observer.name(), topic = %message.topic, %failure, held_back, "rule failed");
             }
         }
@@ -456,7 +440,7 @@ pub(crate) fn on_deliver(
             Ok(Delivery::Pass) => {}
             Ok(Delivery::Replace(draft)) => {
                 if let Some(reason) = draft_fault(broker, &draft) {
-                    if let Some(held_back) = broker.log.pass(now.unix_ms) {
+                    if let Some(held_back) = broker.log.pass() {
                         warn!(topic = %message.topic, reason, held_back, "a hook made no valid delivery");
                     }
                     return Err(DropReason::Invalid);
@@ -472,7 +456,7 @@ pub(crate) fn on_deliver(
             }
             Err(failure) => {
                 let Some(link) = plan.link(HookPoint::OnDeliver, *place) else { continue };
-                match failed(broker, link, HookPoint::OnDeliver, &session.client_id, &failure, now) {
+                match failed(broker, link, HookPoint::OnDeliver, &session.client_id, &failure) {
                     Policy::Skip | Policy::Allow => {}
                     Policy::Deny => return Err(DropReason::HookFailed),
                 }

@@ -139,7 +139,7 @@ impl Connection {
                 *verdict = chain::by_lease(&open.identity, &action).map(|verdict| match verdict {
                     Verdict::Allowed(_) => Ok(()),
                     Verdict::Denied(denial) => {
-                        chain::log_denied("the lease", &open.identity, &action, &denial);
+                        chain::log_denied(&self.broker.log, "the lease", &open.identity, &action, &denial);
                         Err(denial.code)
                     }
                 });
