@@ -31,11 +31,13 @@ pub enum DropReason {
     Loop,
     /// The limits on retained messages are reached: it was delivered but not retained.
     RetainedFull,
+    /// QoS 0, and its publisher's connection ended before a hook had answered.
+    PublisherGone,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::QueueFull,
         Self::SlowConsumer,
         Self::Expired,
@@ -48,6 +50,7 @@ impl DropReason {
         Self::Invalid,
         Self::Loop,
         Self::RetainedFull,
+        Self::PublisherGone,
     ];
 
     /// Its name in `$SYS/` and in logs.
@@ -66,6 +69,7 @@ impl DropReason {
             Self::Invalid => "invalid",
             Self::Loop => "loop",
             Self::RetainedFull => "retained_full",
+            Self::PublisherGone => "publisher_gone",
         }
     }
 }

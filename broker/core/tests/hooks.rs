@@ -358,6 +358,25 @@ fn what_waits_behind_a_slow_hook_is_bounded() {
     assert_eq!(world.broker.counters().messages_received.get(), 10);
 }
 
+#[test]
+fn what_a_lost_connection_leaves_with_a_hook_is_counted_where_nobody_sends_it_again() {
+    let (world, slow) = mill();
+    slow.store(true, Ordering::Relaxed);
+    let mut p = world.client(V5, "p");
+    p.publish(&world, "mill/pass", 0, "with the hook");
+    p.publish(&world, "quick", 0, "behind it");
+    p.publish(&world, "quick", 1, "sent again by the client");
+    p.cut(&world);
+    assert_eq!(world.broker.counters().dropped.get(DropReason::PublisherGone), 2);
+    let (mut p, mut s) = (world.client(V5, "p"), world.client(V5, "s"));
+    s.subscribe(&world, "#", 0);
+    slow.store(false, Ordering::Relaxed);
+    p.publish(&world, "mill/pass", 0, "x");
+    p.disconnect(&world);
+    assert_eq!(s.payloads(), ["x"]);
+    assert_eq!(world.broker.counters().dropped.get(DropReason::PublisherGone), 2);
+}
+
 /// A rule that answers `ping/N` with `ping/N`: it would go round for ever.
 struct Echo;
 

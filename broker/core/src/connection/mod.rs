@@ -31,8 +31,9 @@ use weirmq_wire::{DecodeError, Decoder, Packet, PacketType, ReasonCode, Version}
 
 use crate::answer::{self, Terms};
 use crate::broker::{Broker, Ending, encode};
-use crate::counters::Limit;
+use crate::counters::{DropReason, Limit};
 use crate::hook::Identity;
+use crate::message::QoS;
 use crate::outbox::{Batch, Outbox};
 use crate::publish::Work;
 use crate::session::Session;
@@ -58,10 +59,11 @@ pub struct Connection {
     terms: Terms,
     waiting: Option<Waiting>,
     backlog: VecDeque<Packet>,
-    /// How many PUBLISH packets with QoS 1 and 2 stand in the backlog, and how many are with a hook: what they
-    /// take of Receive Maximum `[MQTT-3.3.4-7]`.
+    /// How many PUBLISH packets with QoS 1 and 2 stand in the backlog: they count against Receive Maximum
+    /// `[MQTT-3.3.4-7]`, as does the one that is with a hook.
     held: usize,
-    asked: usize,
+    /// The QoS of the PUBLISH that is with a hook.
+    asked: Option<QoS>,
     works: Vec<Work>,
     /// Whether the client ended it.
     ended_by_client: bool,
@@ -135,7 +137,7 @@ impl Connection {
             waiting: None,
             backlog: VecDeque::new(),
             held: 0,
-            asked: 0,
+            asked: None,
             works: Vec::new(),
             ended_by_client: false,
             broker,
@@ -345,13 +347,14 @@ impl Connection {
     fn is_too_many(&self, packet: &Packet) -> bool {
         let (Packet::Publish(publish), Phase::Open(open)) = (packet, &self.phase) else { return false };
         let Some(id) = publish.packet_id else { return false };
-        let under_way = open.taken + self.held + self.asked;
+        let asked = self.asked.is_some_and(|qos| qos > QoS::AtMostOnce);
+        let under_way = open.taken + self.held + usize::from(asked);
         if self.terms.version == Version::V311 || under_way < usize::from(self.broker.limits().receive_max) {
             return false;
         }
         // A repetition takes no further place.
         let mine = open.session.lock().unreleased.get(&id) == Some(&self.number);
-        publish.qos != crate::message::QoS::ExactlyOnce || !mine
+        publish.qos != QoS::ExactlyOnce || !mine
     }
 
     /// Has `packet` wait for its turn.
@@ -523,8 +526,13 @@ impl Connection {
             );
         }
         self.waiting = None;
-        self.backlog = VecDeque::new();
-        (self.held, self.asked) = (0, 0);
+        // What is acknowledged the client sends again; of the rest nobody else knows.
+        let is_lost =
+            |packet: &Packet| matches!(packet, Packet::Publish(publish) if publish.qos == QoS::AtMostOnce);
+        let lost = usize::from(self.asked == Some(QoS::AtMostOnce))
+            + std::mem::take(&mut self.backlog).iter().filter(|packet| is_lost(packet)).count();
+        self.broker.counters().dropped.count_many(DropReason::PublisherGone, lost as u64);
+        (self.held, self.asked) = (0, None);
     }
 
     /// Hands a packet of the broker's own to the outbox. Answers whether it is one that the client takes: what is

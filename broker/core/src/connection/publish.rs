@@ -163,7 +163,7 @@ impl Connection {
         let identity = Arc::clone(&open.identity);
         let batch = self.batch.another();
         let authorized = verdict.is_some();
-        self.asked = usize::from(packet_id.is_some());
+        self.asked = Some(qos);
         let question = async move {
             let mut learnt = None;
             if !authorized {
@@ -188,7 +188,7 @@ impl Connection {
     /// Acknowledges a PUBLISH as its outcome says.
     pub(super) fn published(&mut self, published: Published, now: Now) {
         let Published { qos, packet_id, outcome, batch, learnt } = published;
-        self.asked = 0;
+        self.asked = None;
         if let Some(batch) = batch {
             self.batch.append(batch);
         }
