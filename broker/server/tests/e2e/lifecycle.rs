@@ -92,3 +92,28 @@ fn a_second_broker_on_the_same_data_is_refused() {
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(text.contains(&folder.path().display().to_string()), "{text}");
 }
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    // Accepts connections by its backlog, and answers nothing: the sink has something to wait for.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::quickstart(silent.local_addr().unwrap());
+    let broker = place.start();
+    broker.reading("95");
+    broker.signal("TERM");
+    broker.log.wait_for(&["asked to end: draining"]);
+    broker.signal("TERM");
+    assert_eq!(broker.ended().code(), Some(128 + 15));
+}
+
+#[test]
+fn logs_are_json_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["run", "--log-format", "json", "--listen", "127.0.0.1:0", "--allow-anonymous", "--data-folder"];
+    let broker = Broker::start(arguments, Some(folder.path()));
+    broker.publish(&["-i", "json", "-t", "t", "-m", "x"]);
+    let line = broker.log.wait_for(&["disconnected", "json"]);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["client"], serde_json::json!("json"));
+}
