@@ -27,7 +27,7 @@ pub enum DropReason {
     HookFailed,
     /// What a hook made of it is no valid message.
     Invalid,
-    /// Rules that call each other went round too often.
+    /// Rules that call each other went round too often, or made too much of one message.
     Loop,
     /// The limits on retained messages are reached: it was delivered but not retained.
     RetainedFull,
@@ -185,11 +185,13 @@ pub enum Limit {
     ConnectionsPerAddress,
     /// Connections came too fast, and the next had to wait.
     ConnectRate,
+    /// Rules and transforms made too much of one message.
+    Derived,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ConnectPacketBytes,
         Self::PacketBytes,
         Self::TopicBytes,
@@ -206,6 +208,7 @@ impl Limit {
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::ConnectRate,
+        Self::Derived,
     ];
 
     /// Its name in `$SYS/` and in logs.
@@ -228,6 +231,7 @@ impl Limit {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::ConnectRate => "connect_rate",
+            Self::Derived => "derived",
         }
     }
 }

@@ -70,6 +70,11 @@ pub struct Limits {
     pub session_expiry_v311_s: u32,
     /// Longest message expiry; a longer one, or none, is shortened. 0 is no bound.
     pub message_expiry_s_max: u32,
+    /// Messages that rules publish, and transforms make, because of one message, in all: what they ask for past it
+    /// is dropped (`loop`).
+    pub derived_messages_max: usize,
+    /// Bytes of topics and payloads of those messages: as for their number.
+    pub derived_bytes_max: usize,
     /// Packets that may wait behind one that a hook has not answered yet; past it the socket is not read.
     pub backlog_packets_max: usize,
     /// Topics whose plan one connection remembers.
@@ -105,6 +110,8 @@ impl Default for Limits {
             session_expiry_s_max: 604_800,
             session_expiry_v311_s: 604_800,
             message_expiry_s_max: 0,
+            derived_messages_max: 256,
+            derived_bytes_max: 16 * 1024 * 1024,
             backlog_packets_max: 1_024,
             plans_per_connection_max: 1_024,
         }

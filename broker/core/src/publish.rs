@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tracing::{debug, info, warn};
 use weirmq_wire::{PublishHead, ReasonCode, Version};
 
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
-use crate::counters::DropReason;
+use crate::counters::{DropReason, Limit};
 use crate::hook::{
     Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Link, Policy, Reply, Transformed,
 };
@@ -63,11 +64,16 @@ pub(crate) async fn publish(
     now: Now,
     mut batch: Batch,
 ) -> (Outcome, Batch) {
-    let mut items = VecDeque::from([Item { message, plan, origin, link: 0, answers: true }]);
+    let mut items = Items::new(&broker, Item { message, plan, origin, link: 0, answers: true });
     let mut outcome: Outcome = Ok(0);
     let mut taken = false;
-    while let Some(item) = items.pop_front() {
+    while let Some(item) = items.queue.pop_front() {
         let answers = item.answers;
+        if !answers && !item.plan.is_plain() {
+            // What rules cause is as much work again as a message: others have their turn before it.
+            batch.flush();
+            give_way().await;
+        }
         let one = one(&broker, item, now, &mut batch, &mut items).await;
         match one {
             Some(Ok(matched)) if answers => {
@@ -81,6 +87,62 @@ pub(crate) async fn publish(
     (outcome, batch)
 }
 
+/// The messages that are still to be brought somewhere, and what may still be made of the one that they come from.
+/// Hops bound how deep rules call each other; this bounds how wide.
+struct Items {
+    queue: VecDeque<Item>,
+    messages_left: usize,
+    bytes_left: usize,
+    /// The log says once per message that too much is made of it.
+    told: bool,
+}
+
+impl Items {
+    fn new(broker: &Broker, first: Item) -> Self {
+        let limits = broker.limits();
+        Self {
+            queue: VecDeque::from([first]),
+            messages_left: limits.derived_messages_max,
+            bytes_left: limits.derived_bytes_max,
+            told: false,
+        }
+    }
+
+    /// Whether one more message may be made. One that may not is counted, and the first is logged.
+    fn make_room(&mut self, broker: &Broker, message: &Message, by: &str) -> bool {
+        let left = self.messages_left.checked_sub(1).zip(self.bytes_left.checked_sub(message.size()));
+        if let Some((messages, bytes)) = left {
+            (self.messages_left, self.bytes_left) = (messages, bytes);
+            return true;
+        }
+        broker.counters().limits.count(Limit::Derived);
+        self.drop_as_loop(broker, &message.topic, by, "too much is made of one message");
+        false
+    }
+
+    /// Counts a message that rules must not make, and logs the first.
+    fn drop_as_loop(&mut self, broker: &Broker, topic: &str, by: &str, why: &str) {
+        broker.dropped(None, DropReason::Loop);
+        if !std::mem::replace(&mut self.told, true)
+            && let Some(held_back) = broker.log.pass()
+        {
+            warn!(by, topic, held_back, "{why}; this and what follows is dropped");
+        }
+    }
+}
+
+/// Lets whoever drives the future do something else first.
+fn give_way() -> impl Future<Output = ()> {
+    let mut given = false;
+    std::future::poll_fn(move |context| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
 /// Brings one item to its receivers, and puts what follows from it into `items`. `None` where others stand in
 /// its place now.
 async fn one(
@@ -88,7 +150,7 @@ async fn one(
     mut item: Item,
     now: Now,
     batch: &mut Batch,
-    items: &mut VecDeque<Item>,
+    items: &mut Items,
 ) -> Option<Outcome> {
     if let Err(denial) = authorize(broker, &mut item).await {
         return Some(Err(denial));
@@ -131,9 +193,13 @@ async fn one(
         let mut refused = Some(Ok(0));
         for draft in drafts.into_iter().rev() {
             match replaced(broker, &item, draft, now).await {
-                Ok(next) => {
-                    items.push_front(next);
+                Ok(next) if items.make_room(broker, &next.message, "a transform") => {
+                    items.queue.push_front(next);
                     refused = None;
+                }
+                Ok(_) => {
+                    let reason = "too much is made of one message";
+                    refused = refused.map(|_| Err(Denial::new(ReasonCode::QuotaExceeded, reason)));
                 }
                 Err(denial) => refused = refused.map(|_| Err(denial)),
             }
@@ -290,7 +356,7 @@ fn draft_fault(broker: &Broker, draft: &Draft) -> Option<String> {
 }
 
 /// Takes up what rules want done about `message`.
-fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, items: &mut VecDeque<Item>) {
+fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, items: &mut Items) {
     for record in actions.records {
         broker.counters().records.add_one();
         // A refusal is counted and logged by the sinks.
@@ -298,23 +364,17 @@ fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, i
     }
     for (rule, draft) in actions.publish {
         if message.hops >= HOPS_MAX {
-            broker.dropped(None, DropReason::Loop);
-            if let Some(held_back) = broker.log.pass() {
-                warn!(
-                    rule = &*rule,
-                    topic = draft.topic,
-                    hops = message.hops,
-                    held_back,
-                    "rules go round in a loop; message dropped"
-                );
-            }
+            items.drop_as_loop(broker, &draft.topic, &rule, "rules go round in a loop");
             continue;
         }
         let publisher = Publisher::Rule(Arc::clone(&rule));
         match accept_draft(broker, draft, publisher, message.hops + 1, now) {
             Ok(next) => {
+                if !items.make_room(broker, &next, &rule) {
+                    continue;
+                }
                 let plan = broker.plan(&next.topic);
-                items.push_back(Item {
+                items.queue.push_back(Item {
                     message: Arc::new(next),
                     plan,
                     origin: Origin::Inside,

@@ -10,7 +10,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use support::{V5, V311, VERSIONS, World, id, text, will};
 use weirmq_core::broker::Settings;
-use weirmq_core::counters::DropReason;
+use weirmq_core::counters::{DropReason, Limit};
 use weirmq_core::hook::{
     Action, Actions, AuthenticateRequest, Authentication, AuthorizeRequest, Decision, Denial, Draft, Failure,
     FailureKind, Hook, HookPoint, HookPoints, Lease, Observe, Reply, Transform, Transformed,
@@ -421,4 +421,53 @@ fn rules_that_call_each_other_come_to_an_end_and_one_that_fails_fails_alone() {
     p.publish(&world, "ping/1", 1, "fail");
     p.expect_ack(PacketType::PubAck, id(7), ReasonCode::Success);
     assert_eq!(s.payloads(), ["fail"]);
+}
+
+/// A rule that answers each message of `fan` with many more of them.
+struct Fan;
+
+impl Hook for Fan {
+    fn name(&self) -> &str {
+        "rules"
+    }
+
+    fn points(&self) -> HookPoints {
+        HookPoints::NONE.with(HookPoint::OnMessage)
+    }
+
+    fn on_message(self: Arc<Self>, topic: &TopicName) -> Vec<Arc<dyn Observe>> {
+        if topic.starts_with("fan") { vec![self] } else { Vec::new() }
+    }
+}
+
+impl Observe for Fan {
+    fn observe(&self, message: &Arc<Message>, _: Now, actions: &mut Actions) -> Result<(), Failure> {
+        actions.publish.extend((0..64).map(|_| (Arc::from("fan"), Draft::of(message))));
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        "fan"
+    }
+}
+
+#[test]
+fn what_rules_make_of_one_message_is_bounded_in_number_and_in_bytes() {
+    for (bytes_max, expected) in [(usize::MAX, 100), (10 * "fanx".len(), 10)] {
+        let mut settings = Settings::default();
+        settings.limits.derived_messages_max = 100;
+        settings.limits.derived_bytes_max = bytes_max;
+        let world = World::with(settings, [Arc::new(Fan) as Arc<dyn Hook>]);
+        let mut s = world.client(V5, "s");
+        s.subscribe(&world, "fan", 0);
+        let mut p = world.client(V5, "p");
+        for _ in 0..2 {
+            p.publish(&world, "fan", 1, "x");
+            p.expect_ack(PacketType::PubAck, id(7), ReasonCode::Success);
+            assert_eq!(s.payloads().len(), 1 + expected, "each message has a budget of its own");
+        }
+        let counters = world.broker.counters();
+        assert!(counters.dropped.get(DropReason::Loop) > 0);
+        assert_eq!(counters.limits.get(Limit::Derived), counters.dropped.get(DropReason::Loop));
+    }
 }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -177,6 +178,16 @@ impl World {
     }
 }
 
+/// Notes that it was woken.
+#[derive(Default)]
+struct Called(AtomicBool);
+
+impl std::task::Wake for Called {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Drives work to its end; hooks of tests that answer later have answered by then.
 pub fn drive(mut work: weirmq_core::Work) {
     let mut context = Context::from_waker(Waker::noop());
@@ -272,10 +283,17 @@ impl Client {
     /// Lets the broker's side do what it can.
     pub fn work(&mut self, world: &World) {
         let Some(connection) = self.connection.as_mut() else { return };
-        let mut context = Context::from_waker(Waker::noop());
+        let called = Arc::new(Called::default());
+        let waker = Waker::from(Arc::clone(&called));
+        let mut context = Context::from_waker(&waker);
         loop {
             connection.input(&mut self.unread, world.now);
-            if connection.poll(&mut context, world.now) == Poll::Pending || self.unread.is_empty() {
+            let mut polled = connection.poll(&mut context, world.now);
+            // Who gives way to others has itself called at once.
+            while polled.is_pending() && called.0.swap(false, Ordering::Relaxed) {
+                polled = connection.poll(&mut context, world.now);
+            }
+            if polled.is_pending() || self.unread.is_empty() {
                 break;
             }
             let left = self.unread.len();

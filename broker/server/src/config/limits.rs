@@ -79,6 +79,8 @@ limits! {
     session_expiry_s_max: u32, 0, ANY;
     session_expiry_v311_s: u32, 0, ANY;
     message_expiry_s_max: u32, 0, ANY;
+    derived_messages_max: usize, 1, ANY;
+    derived_bytes_max: usize, 1, ANY;
     backlog_packets_max: usize, 1, ANY;
     plans_per_connection_max: usize, 1, ANY;
 }
