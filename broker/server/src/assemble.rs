@@ -353,11 +353,12 @@ impl Rules {
     }
 
     fn take_note_of(&self, report: &Report) {
-        for error in &report.errors {
+        let mut broken = self.broken.lock();
+        // What is found again is not told again: a log file in a watched folder would feed itself.
+        for error in report.errors.iter().filter(|error| !broken.contains(error)) {
             tracing::error!("rule {}", self.in_full(error));
         }
-        let broken = report.errors.iter().chain(&report.still_broken);
-        *self.broken.lock() = broken.cloned().collect();
+        *broken = report.errors.iter().chain(&report.still_broken).cloned().collect();
     }
 
     /// `error` with the way to the file, as editors and terminals open it.

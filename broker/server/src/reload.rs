@@ -211,6 +211,8 @@ pub struct Watcher {
     watcher: Box<dyn notify::Watcher + Send>,
     live: Arc<Live>,
     signs: Arc<Signs>,
+    /// The folders that could not be watched when it was tried last.
+    unwatched: BTreeSet<PathBuf>,
 }
 
 /// Asks a [`Watcher`] to look again, whatever the files seem to be like. Made before it; cheap to clone.
@@ -260,7 +262,7 @@ impl Watcher {
     pub fn start(live: Arc<Live>, look_again: &LookAgain) -> notify::Result<Self> {
         let signs = Arc::clone(&look_again.0);
         let watcher = watcher(&signs, &live.folders())?;
-        let mut watcher = Self { watcher, live, signs };
+        let mut watcher = Self { watcher, live, signs, unwatched: BTreeSet::new() };
         watcher.watch_folders();
         Ok(watcher)
     }
@@ -290,13 +292,18 @@ impl Watcher {
         for folder in folders.union(&above) {
             // A watch on a folder that was moved away follows it: off with the old one.
             let _ = self.watcher.unwatch(folder);
-            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive)
-                && folders.contains(folder)
-            {
-                tracing::warn!(
-                    "changes in {} are not noticed by themselves: {error}; reload with `weirmq plugin reload` or SIGHUP",
-                    folder.display()
-                );
+            match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.unwatched.remove(folder);
+                }
+                // Told once; where the folder comes back, the one above it tells.
+                Err(error) if folders.contains(folder) && self.unwatched.insert(folder.clone()) => {
+                    tracing::warn!(
+                        "changes in {} are not noticed: {error}; SIGHUP has them looked for",
+                        folder.display()
+                    );
+                }
+                Err(_) => {}
             }
         }
     }

@@ -138,3 +138,26 @@ fn a_malformed_packet_closes_its_own_connection_only() {
     broker.publish(&["-t", "t", "-m", "x", "-q", "1"]);
     assert_eq!(bystander.wait_for(1), ["x"]);
 }
+
+#[test]
+fn a_rule_that_multiplies_messages_comes_to_an_end_and_holds_nobody_else_up() {
+    let place = Place::with(
+        "data_folder = 'data'\n[[listener]]\naddress = '127.0.0.1:0'\n[auth]\nallow_anonymous = true\n[rules]\nfolder = 'rules'\n",
+    );
+    std::fs::create_dir(place.path("rules")).unwrap();
+    place.write(
+        "rules/fan.rhai",
+        "on(\"fan\", \"evil/#\", |msg| { for i in 0..64 { publish(\"evil/fan\", \"x\"); } });",
+    );
+    let broker = place.start();
+    let bystander = broker.mosquitto_sub(&["-t", "news"]);
+    for _ in 0..20 {
+        broker.publish(&["-q", "1", "-t", "evil/fan", "-m", "1"]);
+        broker.publish(&["-q", "1", "-t", "news", "-m", "all is well"]);
+    }
+    assert_eq!(bystander.wait_for(20).len(), 20);
+    broker.log.wait_for(&["too much is made of one message", "evil/fan"]);
+    assert!(broker.resident_kib() < 200 * 1024, "{} KiB", broker.resident_kib());
+    broker.signal("TERM");
+    assert_eq!(broker.ended().code(), Some(0));
+}
