@@ -10,6 +10,7 @@ use weirmq_sinks::{Severity, SinkSet};
 use crate::assemble::{in_full, login_fault};
 use crate::banner;
 use crate::config::Config;
+use crate::data::DataFolder;
 
 /// Checks all that `file` names and writes what it finds to `out`, a line each: `ok`, `warning` or `error`.
 /// Nothing is started and nothing but `out` is written. Answers whether a broker would start and serve all of it.
@@ -29,6 +30,9 @@ pub fn check(file: &Path, out: &mut dyn Write) -> io::Result<bool> {
             if let Some(config) = config {
                 if good {
                     findings.ok(&format!("configuration {}", file.display()))?;
+                }
+                if let Some(fault) = DataFolder::fault(&config.data_folder) {
+                    findings.error(&fault)?;
                 }
                 findings.plugins(&config, good)?;
                 findings.rules(&config)?;

@@ -58,6 +58,19 @@ impl DataFolder {
         }
     }
 
+    /// Why no data folder can be at `folder`, if that is plain without making it.
+    #[must_use]
+    pub fn fault(folder: &Path) -> Option<String> {
+        let there = folder.ancestors().find(|path| path.exists())?;
+        (!there.is_dir()).then(|| {
+            format!(
+                "the data folder {} cannot be made: {} is a file; name another with `data_folder`",
+                folder.display(),
+                there.display()
+            )
+        })
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -86,5 +99,9 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let error = DataFolder::open(&file.join("data")).unwrap_err();
         assert!(error.to_string().contains("file/data"), "{error}");
+        for folder in [&file, &file.join("data")] {
+            assert!(DataFolder::fault(folder).is_some_and(|fault| fault.contains("is a file")), "{folder:?}");
+        }
+        assert_eq!(DataFolder::fault(&parent.path().join("a/b")), None);
     }
 }

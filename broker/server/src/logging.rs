@@ -1,6 +1,6 @@
 //! Logs to standard error, as text or JSON.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
@@ -23,13 +23,42 @@ pub fn start(log: &Log) -> Result<(), String> {
         None => why,
     })?;
     let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| OneLine(std::io::stderr()));
     // Somebody who uses the broker as a library may have set up logs of their own: then those count.
     let _ = match log.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).try_init(),
     };
     Ok(())
+}
+
+/// Keeps an event on one line, whatever a client, a rule or a plugin has put into it: nobody can forge a line. An
+/// event comes as one write.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let (body, end) = event.strip_suffix(b"\n").map_or((event, &b""[..]), |body| (body, b"\n"));
+        if !body.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            self.0.write_all(event)?;
+            return Ok(event.len());
+        }
+        let mut line = Vec::with_capacity(event.len() + 16);
+        for byte in body {
+            match byte {
+                b'\n' => line.extend_from_slice(b"\\n"),
+                b'\r' => line.extend_from_slice(b"\\r"),
+                byte => line.push(*byte),
+            }
+        }
+        line.extend_from_slice(end);
+        self.0.write_all(&line)?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Whether `level` is a level, or levels by part. A misspelt level would otherwise be taken for a part's name.
@@ -53,6 +82,16 @@ pub fn check_level(level: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let mut out = OneLine(Vec::new());
+        for event in ["INFO plain\n", "INFO a\nERROR forged\r\n", "WARN 温度\n"] {
+            out.write_all(event.as_bytes()).unwrap();
+        }
+        let text = String::from_utf8(out.0).unwrap();
+        assert_eq!(text, "INFO plain\nINFO a\\nERROR forged\\r\nWARN 温度\n");
+    }
 
     #[test]
     fn a_misspelt_level_is_not_taken_for_a_part() {
