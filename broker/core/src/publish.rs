@@ -66,11 +66,11 @@ pub(crate) async fn publish(
 ) -> (Outcome, Batch) {
     let mut items = Items::new(&broker, Item { message, plan, origin, link: 0, answers: true });
     let mut outcome: Outcome = Ok(0);
-    let mut taken = false;
+    let (mut taken, mut is_first) = (false, true);
     while let Some(item) = items.queue.pop_front() {
         let answers = item.answers;
-        if !answers && !item.plan.is_plain() {
-            // What rules cause is as much work again as a message: others have their turn before it.
+        if !std::mem::replace(&mut is_first, false) && !item.plan.is_plain() {
+            // What rules and transforms make of a message is as much work again: others have their turn before it.
             batch.flush();
             give_way().await;
         }

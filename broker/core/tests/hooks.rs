@@ -255,6 +255,7 @@ impl Transform for Bound {
             "garbage" => Transformed::Replace(draft("out/+/bad")),
             "drop" => Transformed::Drop(Denial::new(ReasonCode::PayloadFormatInvalid, "no good")),
             "several" => Transformed::Several(vec![draft("out/1"), draft("out/2")]),
+            "twice" => Transformed::Several(vec![draft("mill/pass"), draft("mill/pass")]),
             "fail" => return Reply::failed(Failure::new(FailureKind::Crash, "trap")),
             _ => Transformed::Pass,
         };
@@ -304,6 +305,21 @@ fn transforms_pass_replace_drop_and_multiply_and_what_they_do_wrong_is_denied() 
     assert_eq!(dropped.get(DropReason::HookDropped), 1);
     assert_eq!(dropped.get(DropReason::Invalid), 1);
     assert_eq!(dropped.get(DropReason::HookFailed), 1);
+}
+
+#[test]
+fn what_is_made_of_a_message_gives_way_to_others_in_between() {
+    let (world, _) = mill();
+    let mut p = world.client(V5, "p");
+    p.publish(&world, "mill/pass", 1, "x");
+    assert_eq!(p.gave_way, 0, "a message itself is handled at once");
+    // The first of two turns is given when the packet is left to the connection's task, which is not counted.
+    p.publish(&world, "mill/twice", 1, "x");
+    assert_eq!(p.gave_way, 2 - 1);
+    let world = World::with(Settings::default(), [Arc::new(Echo) as Arc<dyn Hook>]);
+    let mut p = world.client(V5, "p");
+    p.publish(&world, "ping/1", 1, "x");
+    assert_eq!(p.gave_way, usize::from(weirmq_core::message::HOPS_MAX) - 1);
 }
 
 #[test]

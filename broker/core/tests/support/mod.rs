@@ -136,6 +136,7 @@ impl World {
         let peer = Peer { address: None, listener: Arc::from("test") };
         let connection = Connection::new(Arc::clone(&self.broker), outbox, peer, self.now);
         Client {
+            gave_way: 0,
             connection: Some(connection),
             outbox: kept,
             pipe,
@@ -233,6 +234,8 @@ impl Transport for Write {
 
 /// A client's side of a connection.
 pub struct Client {
+    /// How often its connection, polled by its task, has let others have their turn.
+    pub gave_way: usize,
     connection: Option<Connection>,
     outbox: Arc<Outbox>,
     pub pipe: Arc<Pipe>,
@@ -291,6 +294,7 @@ impl Client {
             let mut polled = connection.poll(&mut context, world.now);
             // Who gives way to others has itself called at once.
             while polled.is_pending() && called.0.swap(false, Ordering::Relaxed) {
+                self.gave_way += 1;
                 polled = connection.poll(&mut context, world.now);
             }
             if polled.is_pending() || self.unread.is_empty() {
