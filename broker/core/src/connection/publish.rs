@@ -11,11 +11,11 @@ use crate::chain::{self, Verdict};
 use crate::counters::DropReason;
 use crate::hook::{Action, Denial};
 use crate::message::{Message, Publisher, QoS};
-use crate::outbound::AfterPubRec;
+use crate::outbound::{AfterPubRec, Outbound};
 use crate::outbox::Batch;
 use crate::plan::Plan;
 use crate::publish::{self, Origin, Outcome};
-use crate::session;
+use crate::session::{self, Live};
 use crate::time::Now;
 use crate::topic::TopicName;
 
@@ -234,17 +234,7 @@ impl Connection {
     }
 
     pub(super) fn puback(&mut self, ack: &Ack, now: Now) {
-        let Phase::Open(open) = &self.phase else { return };
-        let session = Arc::clone(&open.session);
-        let replays = self.with_live(&session, |broker, outbound, live, batch| {
-            if outbound.puback(live, ack.packet_id) {
-                outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
-            }
-            outbound.has_replays()
-        });
-        if replays == Some(true) {
-            self.replay_retained(now);
-        }
+        self.complete(ack.packet_id, Outbound::puback, now);
     }
 
     pub(super) fn pubrec(&mut self, ack: &Ack, now: Now) {
@@ -281,10 +271,15 @@ impl Connection {
     }
 
     pub(super) fn pubcomp(&mut self, ack: &Ack, now: Now) {
+        self.complete(ack.packet_id, Outbound::pubcomp, now);
+    }
+
+    /// Ends the way of a message to the client, and sends what has waited for its place.
+    fn complete(&mut self, id: PacketId, end: fn(&mut Outbound, &mut Live, PacketId) -> bool, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         let replays = self.with_live(&session, |broker, outbound, live, batch| {
-            if outbound.pubcomp(live, ack.packet_id) {
+            if end(outbound, live, id) {
                 outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
             }
             outbound.has_replays()
