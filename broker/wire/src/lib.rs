@@ -12,6 +12,7 @@
 //! - `packet/`: a file per packet type: its struct, how it is read, how it is written
 //! - `property`: property identifiers, and the [`Properties`] that travel with a message
 //! - `reason`: reason codes, and which packet may carry which
+//! - `numbered`: enums from the standard's tables of numbers
 //! - `error`: why bytes were refused ([`DecodeError`]) or a packet cannot be written ([`EncodeError`])
 //! - `text`, `basic`: [`Text`], [`QoS`], [`Version`], [`PacketType`]
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@
 mod basic;
 mod decoder;
 mod error;
+mod numbered;
 mod packet;
 mod property;
 mod read;

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::error::DecodeError;
+use crate::numbered::numbered;
 use crate::read::{Cursor, Stop};
 use crate::write::Sink;
 
@@ -70,41 +71,12 @@ impl Properties {
     }
 }
 
-/// One row per property of section 2.2.2.2.
-macro_rules! property_ids {
-    ($($name:ident = $number:literal, $words:literal;)*) => {
-        /// What a property is: its identifier (section 2.2.2.2).
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum PropertyId {
-            $(#[doc = concat!($words, ".")] $name = $number,)*
-        }
+numbered! {
+    /// What a property is: its identifier (section 2.2.2.2).
+    PropertyId,
+    /// Its name as the standard writes it.
+    name;
 
-        impl PropertyId {
-            /// All of them, by number.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The property with this identifier, where there is one.
-            #[must_use]
-            pub const fn from_u8(number: u8) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-
-            /// Its name as the standard writes it.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$name => $words,)*
-                }
-            }
-        }
-    };
-}
-
-property_ids! {
     PayloadFormatIndicator = 0x01, "Payload Format Indicator";
     MessageExpiryInterval = 0x02, "Message Expiry Interval";
     ContentType = 0x03, "Content Type";

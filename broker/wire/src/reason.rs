@@ -3,45 +3,16 @@
 use std::fmt;
 
 use crate::basic::{PacketType, Side};
+use crate::numbered::numbered;
 
-/// One row per code: its name, its number and its words; everything that a number has to be looked up for
-/// comes from this one table.
-macro_rules! reason_codes {
-    ($($name:ident = $number:literal, $words:literal;)*) => {
-        /// Why a packet says what it says: the reason codes of MQTT 5 (section 2.4).
-        ///
-        /// 0x00 is also "normal disconnection" in a DISCONNECT and "granted QoS 0" in a SUBACK.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[repr(u8)]
-        pub enum ReasonCode {
-            $(#[doc = concat!(stringify!($number), ": ", $words, ".")] $name = $number,)*
-        }
+numbered! {
+    /// Why a packet says what it says: the reason codes of MQTT 5 (section 2.4).
+    ///
+    /// 0x00 is also "normal disconnection" in a DISCONNECT and "granted QoS 0" in a SUBACK.
+    ReasonCode,
+    /// What it says, in words.
+    words;
 
-        impl ReasonCode {
-            /// All of them, by number.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The code with this number, where there is one.
-            #[must_use]
-            pub const fn from_u8(number: u8) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-
-            /// What it says, in words.
-            #[must_use]
-            pub const fn words(self) -> &'static str {
-                match self {
-                    $(Self::$name => $words,)*
-                }
-            }
-        }
-    };
-}
-
-reason_codes! {
     Success = 0x00, "success";
     GrantedQoS1 = 0x01, "granted QoS 1";
     GrantedQoS2 = 0x02, "granted QoS 2";
