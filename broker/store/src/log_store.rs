@@ -16,13 +16,14 @@ use crate::compact::{CompactStep, Victim};
 use crate::config::{Compaction, Config, Durability};
 use crate::disk::{Disk, DiskFile, OsDisk};
 use crate::error::{OpenError, StoreError};
-use crate::event::{Event, Number, StoredMessage};
+use crate::event::{Event, Number, Published, StoredMessage};
 use crate::format::{self, EventView};
-use crate::frame::{self, Frame, Salt, Unnumbered};
+use crate::frame::{Salt, Unnumbered};
 use crate::mark::{self, Mark, Position};
+use crate::read;
 use crate::recover::{self, Recovered, Recovery, io_error};
 use crate::segment::{self, HEADER_BYTES, Header};
-use crate::state::{FramePlace, Place, State};
+use crate::state::{Place, State};
 use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::tail::Tail;
 use crate::ticket::{Level, Progress, Ticket};
@@ -178,6 +179,34 @@ impl LogStore {
             None | Some(StoreError::Closed) => Ok(()),
             Some(error) => Err(error.clone()),
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The next record gets this number. For a store that has none yet.
+    pub(crate) fn begin_numbers_at(&self, number: Number) {
+        self.shared.inner.lock().tail.next_number = number;
+    }
+
+    /// Appends a message that has had its number elsewhere.
+    pub(crate) fn append_message_with_number(
+        &self,
+        number: Number,
+        published: &Published,
+    ) -> Result<(), StoreError> {
+        self.shared.append_copies(|out| format::write_message_with_number(number, published, out))
+    }
+
+    /// Appends a sink's record that has had its number elsewhere.
+    pub(crate) fn append_sink_record_with_number(
+        &self,
+        number: Number,
+        sink: &str,
+        record: &[u8],
+    ) -> Result<(), StoreError> {
+        self.shared.append_copies(|out| format::write_sink_copied(number, sink, record, out))
     }
 
     fn stop(&mut self) {
@@ -415,6 +444,15 @@ impl Shared {
         Ticket::on(&self.progress, level, sequence, number)
     }
 
+    fn append_copies(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), StoreError> {
+        let frame = Unnumbered::copies(self.salt, EVENT_BYTES_GUESS, write);
+        let mut inner = self.inner.lock();
+        let next_number = inner.tail.next_number;
+        self.push(&mut inner, &frame, next_number)?;
+        self.wake_commit(inner);
+        Ok(())
+    }
+
     pub(crate) fn sync(&self) -> Ticket {
         let mut inner = self.inner.lock();
         if let Some(error) = inner.refuses.clone().filter(|_| !inner.closing) {
@@ -438,32 +476,7 @@ impl Shared {
         let unwritten = inner.tail.frame(place.frame);
         let file = inner.segments.get(&place.frame.segment).map(|segment| Arc::clone(&segment.file));
         drop(inner);
-        let damaged = |what| StoreError::Corrupt {
-            path: self.disk.path(&segment::name(place.frame.segment)),
-            offset: place.frame.at.into(),
-            what,
-        };
-        let bytes = match (unwritten, file) {
-            (Some(bytes), _) => bytes,
-            (None, Some(file)) => self.read_frame(&*file, place.frame)?,
-            (None, None) => return Err(damaged("the segment is not there")),
-        };
-        let events = match frame::read(self.salt, &bytes).map_err(damaged)? {
-            (Frame::Record { events, .. } | Frame::Copies { events, .. }, _) => events,
-            (Frame::Durable { .. }, _) => return Err(damaged("another frame is there")),
-        };
-        let located = format::event(events, place.event_at).map_err(|malformed| damaged(malformed.0))?;
-        take(&located.event).map(Some).ok_or_else(|| damaged("another event is there"))
-    }
-
-    fn read_frame(&self, file: &dyn DiskFile, place: FramePlace) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = vec![0; place.bytes as usize];
-        let count = file.read_at(&mut bytes, place.at.into()).map_err(|error| StoreError::Read {
-            path: self.disk.path(&segment::name(place.segment)),
-            cause: error.to_string().into(),
-        })?;
-        bytes.truncate(count);
-        Ok(bytes)
+        read::event(&*self.disk, self.salt, place, unwritten, file.as_deref(), take).map(Some)
     }
 }
 
@@ -476,22 +489,6 @@ fn event_bytes_guess(event: &Event) -> usize {
         Event::KeySet { value, .. } => EVENT_BYTES_GUESS + value.len(),
         _ => EVENT_BYTES_GUESS,
     }
-}
-
-/// The message of a [`EventView::Published`].
-fn message_of(event: &EventView<'_>) -> Option<StoredMessage> {
-    match event {
-        EventView::Published(published) => format::read_message(published.message).ok(),
-        _ => None,
-    }
-}
-
-/// The message of a [`EventView::Published`] as `client` gets it.
-fn message_for(client: &str, event: &EventView<'_>) -> Option<Delivered> {
-    let EventView::Published(published) = event else { return None };
-    let recipient = published.recipients().find(|recipient| recipient.client == client)?;
-    let identifiers = recipient.identifiers().collect::<Option<_>>()?;
-    Some((message_of(event)?, identifiers))
 }
 
 impl Store for LogStore {
@@ -516,7 +513,7 @@ impl Store for LogStore {
     }
 
     fn message(&self, client: &str, number: Number) -> Result<Option<Delivered>, StoreError> {
-        self.shared.read(|state| state.message(client, number), |event| message_for(client, event))
+        self.shared.read(|state| state.message(client, number), |event| read::message_for(client, event))
     }
 
     fn retained_topics(&self) -> Vec<Arc<str>> {
@@ -524,7 +521,7 @@ impl Store for LogStore {
     }
 
     fn retained(&self, topic: &str) -> Result<Option<StoredMessage>, StoreError> {
-        self.shared.read(|state| state.retained(topic), message_of)
+        self.shared.read(|state| state.retained(topic), read::message_of)
     }
 
     fn sinks(&self) -> Vec<Arc<str>> {
@@ -539,10 +536,7 @@ impl Store for LogStore {
             let find = |state: &State| {
                 state.sink_records(sink, number, 1).first().filter(|r| r.0 == number).map(|r| r.1)
             };
-            let record = self.shared.read(find, |event| match event {
-                EventView::SinkAppended { record, .. } => Some(Bytes::copy_from_slice(record)),
-                _ => None,
-            })?;
+            let record = self.shared.read(find, read::sink_record_of)?;
             records.extend(record.map(|record| (number, record)));
         }
         Ok(records)
@@ -557,12 +551,6 @@ impl Store for LogStore {
     }
 
     fn value(&self, namespace: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.shared.read(
-            |state| state.value(namespace, key),
-            |event| match event {
-                EventView::KeySet { value, .. } => Some(Bytes::copy_from_slice(value)),
-                _ => None,
-            },
-        )
+        self.shared.read(|state| state.value(namespace, key), read::value_of)
     }
 }
