@@ -34,7 +34,7 @@ const EVENT_BYTES_GUESS: usize = 160;
 ///
 /// Dropping it closes it: everything that was appended is written and synced.
 pub struct LogStore {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     recovery: Recovery,
     /// Held for as long as the files are used.
@@ -390,29 +390,44 @@ impl Shared {
         }
     }
 
-    fn append(&self, record: &[Event]) -> Ticket {
-        let capacity = record.iter().map(event_bytes_guess).sum();
-        let frame = Unnumbered::record(self.salt, capacity, |out| {
-            record.iter().for_each(|event| format::write_event(event, out));
-        });
+    /// Appends records, all of them or none. The ticket is that of the last, its number that of the first event.
+    pub(crate) fn append<'a>(&self, records: impl Iterator<Item = &'a [Event]>) -> Ticket {
+        let frames: Vec<Unnumbered> = records
+            .map(|record| {
+                let capacity = record.iter().map(event_bytes_guess).sum();
+                Unnumbered::record(self.salt, capacity, |out| {
+                    record.iter().for_each(|event| format::write_event(event, out));
+                })
+            })
+            .collect();
         let mut inner = self.inner.lock();
-        let number = inner.tail.next_number;
+        let first = inner.tail.next_number;
         let live_before = inner.state.live_bytes();
-        let count = match self.push(&mut inner, &frame, number) {
-            Ok(count) => count,
-            Err(error) => return Ticket::resolved(0, Err(error)),
-        };
-        inner.tail.next_number = number.saturating_add(count);
+        let frame_bytes = || frames.iter().map(Unnumbered::len);
+        if let Err(error) = inner.tail.has_room(frame_bytes(), &self.config) {
+            return Ticket::resolved(0, Err(inner.refuses.clone().unwrap_or(error)));
+        }
+        for frame in &frames {
+            let number = inner.tail.next_number;
+            match self.push(&mut inner, frame, number) {
+                Ok(count) => inner.tail.next_number = number.saturating_add(count),
+                Err(error) => return Ticket::resolved(0, Err(error)),
+            }
+        }
         let sequence = inner.tail.sequence;
         if inner.state.live_bytes() < live_before {
             self.consider_compaction(&mut inner);
         }
         self.wake_commit(inner);
-        let level = match self.config.durability {
+        Ticket::on(&self.progress, self.acknowledged_at(), sequence, first)
+    }
+
+    /// How far a record must have come to be acknowledged.
+    pub(crate) fn acknowledged_at(&self) -> Level {
+        match self.config.durability {
             Durability::Fsync => Level::Durable,
             Durability::Interval(_) | Durability::Os => Level::Written,
-        };
-        Ticket::on(&self.progress, level, sequence, number)
+        }
     }
 
     pub(crate) fn sync(&self) -> Ticket {
@@ -496,7 +511,7 @@ fn message_for(client: &str, event: &EventView<'_>) -> Option<Delivered> {
 
 impl Store for LogStore {
     fn append(&self, record: &[Event]) -> Ticket {
-        self.shared.append(record)
+        self.shared.append(std::iter::once(record))
     }
 
     fn sync(&self) -> Ticket {
