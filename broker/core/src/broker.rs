@@ -17,11 +17,11 @@ use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 use weirmq_wire::{Packet, ReasonCode, Version};
 
+use crate::batch::Batch;
 use crate::counters::{Counters, DropReason, Limit, LogGate};
 use crate::hook::{Chains, Event, HookPoint};
 use crate::limits::{Capabilities, Limits};
 use crate::message::{Message, Publisher, QoS};
-use crate::outbox::Batch;
 use crate::plan::Plan;
 use crate::publish::{self, Work};
 use crate::record::Sinks;

@@ -7,6 +7,7 @@
 //! - [`limits`]: every limit and its default
 //! - [`hook`]: the hook seam that built-ins, plugins and scripts fill
 //! - [`record`]: what rules hand to sinks
+//! - [`durable`]: what must outlive the process, and the seam to whoever keeps it
 //! - [`connection`]: one connection: packets and time in, frames and deadlines out
 //! - [`broker`]: what all connections share
 //! - [`session`]: what MQTT keeps for a client identifier
@@ -16,6 +17,7 @@
 //! - `chain`: questions put to hooks one after the other
 //! - `plan`: everything that a topic means right now
 //! - `subscriptions`, `retained`: found through `tree`
+//! - `batch`: what a connection's packets leave to be done once
 //! - [`outbox`]: frames that wait to be written, and the writing of them
 //! - [`counters`]: what is counted
 //! - [`time`]: time as an argument
@@ -23,10 +25,12 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod batch;
 pub mod broker;
 mod chain;
 pub mod connection;
 pub mod counters;
+pub mod durable;
 pub mod hook;
 pub mod limits;
 pub mod message;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use weirmq_wire::{PacketId, PacketType, ReasonCode};
 
+use crate::batch::Batch;
 use crate::counters::DropReason;
 use crate::limits::{Limits, QueueFull};
 use crate::message::{Message, QoS};
-use crate::outbox::Batch;
 use crate::plan::Grant;
 use crate::session::Live;
 use crate::time::Instant;

@@ -1,19 +1,16 @@
 //! The frames that wait to be written to one connection, and the writing of them by whoever has made them.
 //!
 //! A publisher pushes frames into the outboxes of its receivers and, when its own read buffer is used up,
-//! flushes each of them once ([`Batch`]). Writing never blocks: an outbox whose peer takes no more is left to
+//! flushes each of them once ([`crate::batch::Batch`]). Writing never blocks: an outbox whose peer takes no more is left to
 //! the task of its own connection, which is woken.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-
-use crate::counters::Counters;
 
 /// Payloads up to this many bytes are copied behind their head: cheaper than a further slice for the kernel.
 const COPIED_BYTES_MAX: usize = 2 * 1024;
@@ -303,94 +300,10 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// What a batch of work leaves to be done once, at its end: outboxes to flush, counts to add up.
-#[derive(Debug)]
-pub struct Batch {
-    outboxes: Vec<Arc<Outbox>>,
-    tally: Tally,
-    counters: Arc<Counters>,
-}
-
-/// What a batch has counted so far.
-#[derive(Debug, Default)]
-struct Tally {
-    received: u64,
-    received_bytes: u64,
-    sent: u64,
-    sent_bytes: u64,
-}
-
-impl Batch {
-    /// An empty batch that counts into `counters`.
-    #[must_use]
-    pub fn new(counters: Arc<Counters>) -> Self {
-        Self { outboxes: Vec::new(), tally: Tally::default(), counters }
-    }
-
-    /// Has `outbox` flushed at the end.
-    pub(crate) fn add(&mut self, outbox: &Arc<Outbox>) {
-        self.outboxes.push(Arc::clone(outbox));
-    }
-
-    /// Counts a message that a client published.
-    pub(crate) fn received(&mut self, payload_bytes: usize) {
-        self.tally.received += 1;
-        self.tally.received_bytes += payload_bytes as u64;
-    }
-
-    /// Counts a message that was handed to a connection.
-    pub(crate) fn sent(&mut self, payload_bytes: usize) {
-        self.tally.sent += 1;
-        self.tally.sent_bytes += payload_bytes as u64;
-    }
-
-    /// An empty batch like this one, for work that goes on elsewhere.
-    pub(crate) fn another(&self) -> Self {
-        Self::new(Arc::clone(&self.counters))
-    }
-
-    /// Takes over what `other` leaves to be done.
-    pub(crate) fn append(&mut self, mut other: Self) {
-        self.outboxes.append(&mut other.outboxes);
-        let tally = std::mem::take(&mut other.tally);
-        self.tally.received += tally.received;
-        self.tally.received_bytes += tally.received_bytes;
-        self.tally.sent += tally.sent;
-        self.tally.sent_bytes += tally.sent_bytes;
-    }
-
-    /// Whether an outbox that is to be flushed has more waiting than `bytes`.
-    #[must_use]
-    pub fn is_congested(&self, bytes: usize) -> bool {
-        self.outboxes.iter().any(|outbox| outbox.bytes() > bytes)
-    }
-
-    /// Flushes the outboxes and adds the counts up.
-    pub fn flush(&mut self) {
-        for outbox in self.outboxes.drain(..) {
-            outbox.flush();
-        }
-        let tally = std::mem::take(&mut self.tally);
-        if tally.received > 0 {
-            self.counters.messages_received.add(tally.received);
-            self.counters.payload_bytes_received.add(tally.received_bytes);
-        }
-        if tally.sent > 0 {
-            self.counters.messages_sent.add(tally.sent);
-            self.counters.payload_bytes_sent.add(tally.sent_bytes);
-        }
-    }
-}
-
-impl Drop for Batch {
-    /// A frame is written even where whoever has made it was cut short.
-    fn drop(&mut self) {
-        self.flush();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     /// Takes so many bytes per call, and blocks after so many calls.

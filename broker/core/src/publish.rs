@@ -10,6 +10,7 @@ use std::task::Poll;
 use tracing::{debug, info, warn};
 use weirmq_wire::{PublishHead, ReasonCode, Version};
 
+use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::{DropReason, Limit};
@@ -18,7 +19,6 @@ use crate::hook::{
 };
 use crate::message::{HOPS_MAX, Message, Publisher, QoS};
 use crate::outbound::Parcel;
-use crate::outbox::Batch;
 use crate::plan::{Grant, Plan};
 use crate::session::Session;
 use crate::time::Now;

@@ -13,12 +13,13 @@ use weirmq_wire::{
 };
 
 use crate::answer::{self, Terms};
+use crate::batch::Batch;
 use crate::broker::encode;
 use crate::counters::{DropReason, Drops};
 use crate::hook::Identity;
 use crate::message::QoS;
 use crate::outbound::{Outbound, Parcel};
-use crate::outbox::{Batch, Outbox};
+use crate::outbox::Outbox;
 use crate::subscriptions::Options;
 use crate::time::Instant;
 use crate::topic::{Subscribable, TopicName};

@@ -80,7 +80,7 @@ impl LogStore {
     /// [`BackupError`], and `folder` is as it was.
     pub fn backup(&self, folder: &Path) -> Result<Backup, BackupError> {
         self.sync().wait()?;
-        self.shared().backup(folder)
+        self.shared.backup(folder)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ pub trait DiskFile: Send + Sync + 'static {
 }
 
 /// The file whose lock is the folder's.
-const LOCK_NAME: &str = "lock";
+pub(crate) const LOCK_NAME: &str = "lock";
 
 /// How long to ask for the lock: whoever looks whether a folder is in use has it for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_millis(100);
@@ -127,10 +127,12 @@ impl Disk for OsDisk {
         }
         std::fs::create_dir_all(&self.folder)?;
         let path = self.folder.join(LOCK_NAME);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         let until = Instant::now() + LOCK_PATIENCE;
         loop {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
             match file.try_lock() {
+                // Who had it before may have removed it.
+                Ok(()) if !is_at(&file, &path) => {}
                 Ok(()) => return Ok(Box::new(file)),
                 Err(TryLockError::WouldBlock) if Instant::now() < until => {
                     std::thread::sleep(LOCK_PATIENCE / 10);
@@ -218,6 +220,14 @@ impl Disk for ReadOnlyDisk {
 
     fn path(&self, name: &str) -> PathBuf {
         path_in(&self.folder, name)
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), path.metadata()) {
+        (Ok(file), Ok(path)) => identity(file) == identity(path),
+        _ => false,
     }
 }
 

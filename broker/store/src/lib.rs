@@ -7,12 +7,13 @@
 //!
 //! # Layout
 //! - [`store`](Store): the trait, and a [`Snapshot`] of everything that a store holds
-//! - [`event`]: what can be said in a record
+//! - [`event`]: what can be said in a record; core's words
 //! - [`ticket`](Ticket): what waits for a commit, and how it is told
 //! - [`config`](Config): durability and every limit
 //! - [`error`](StoreError): why the store refuses, and why a folder cannot be opened
 //! - [`disk`]: the files beneath, behind a trait that tests can break
 //! - `log_store`: the [`Store`] on a log: `append`, reads, opening and closing
+//! - `journal`: stores as what the broker records in
 //! - `commit`: the thread that writes and syncs for all who wait
 //! - `tail`: what is appended and not written yet
 //! - `recover`: from files to state, and what was cut
@@ -32,10 +33,10 @@ mod compact;
 mod config;
 pub mod disk;
 mod error;
-pub mod event;
 mod folder;
 mod format;
 mod frame;
+mod journal;
 mod log_store;
 mod mark;
 mod memory;
@@ -54,7 +55,6 @@ pub use backup::{Backup, BackupError};
 pub use compact::CompactStep;
 pub use config::{Compaction, Config, Durability, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::{OpenError, StoreError};
-pub use event::Event;
 pub use log_store::{LogStore, Stats};
 pub use memory::MemoryStore;
 pub use read_only::{ReadOnlyStats, ReadOnlyStore};
@@ -62,3 +62,4 @@ pub use recover::{Cut, Recovery};
 pub use store::{Delivered, Queued, SessionFacts, SessionSnapshot, Snapshot, Store};
 pub use ticket::Ticket;
 pub use verify::{Condition, FileReport, Verification, verify, verify_on};
+pub use weirmq_core::durable::event::{self, Event};

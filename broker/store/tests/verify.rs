@@ -88,7 +88,7 @@ fn what_power_loss_leaves_is_sound() {
 
 #[test]
 fn each_damaged_file_is_named_and_the_others_are_called_good() {
-    let mut files = log(70);
+    let mut files = log(120);
     let names: Vec<_> = files.keys().filter(|name| name.ends_with(".log")).cloned().collect();
     assert!(names.len() > 3, "{names:?}");
     files.get_mut(&names[0]).unwrap()[100] ^= 1;
@@ -136,7 +136,7 @@ fn a_store_can_be_looked_at_again_and_again_while_appends_and_compaction_go_on()
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for record in words::records(600, 8).iter().cycle().take(6000) {
+            for record in words::records(600, 8).iter().cycle().take(1000) {
                 store.append(record).wait().unwrap();
                 store.compact_step().unwrap();
             }

@@ -8,10 +8,10 @@ use weirmq_wire::{Packet, ReasonCode, Version};
 
 use super::{Broker, encode};
 use crate::answer;
+use crate::batch::Batch;
 use crate::counters::DropReason;
 use crate::hook::{Event, Identity};
 use crate::message::{Message, Publisher};
-use crate::outbox::Batch;
 use crate::publish::{self, Origin, Work};
 use crate::session::{Live, Session, SessionExpiry, State, Will};
 use crate::subscriptions::Options;

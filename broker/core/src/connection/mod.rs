@@ -30,11 +30,12 @@ use tracing::{debug, info};
 use weirmq_wire::{DecodeError, Decoder, Packet, PacketType, ReasonCode, Version};
 
 use crate::answer::{self, Terms};
+use crate::batch::Batch;
 use crate::broker::{Broker, Ending, encode};
 use crate::counters::{DropReason, Limit};
 use crate::hook::Identity;
 use crate::message::QoS;
-use crate::outbox::{Batch, Outbox};
+use crate::outbox::Outbox;
 use crate::publish::Work;
 use crate::session::Session;
 use crate::time::{Instant, Now};

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Text, Version};
 
 use super::{Connection, Open, Phase, Resolved};
+use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::DropReason;
 use crate::hook::{Action, Denial};
 use crate::message::{Message, Publisher, QoS};
 use crate::outbound::{AfterPubRec, Outbound};
-use crate::outbox::Batch;
 use crate::plan::Plan;
 use crate::publish::{self, Origin, Outcome};
 use crate::session::{self, Live};

@@ -10,13 +10,13 @@ use weirmq_wire::{
 };
 
 use super::{Connection, Phase, Resolved};
+use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::{DropReason, Limit};
 use crate::hook::{Action, Chains, HookPoint, Identity};
 use crate::message::{Message, QoS};
 use crate::outbound::{NextReplay, Outbound, Parcel, Replay};
-use crate::outbox::Batch;
 use crate::plan::Grant;
 use crate::publish;
 use crate::session::{Live, Session};

@@ -5,16 +5,16 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::message::{Message, Properties, Publisher, QoS};
+use crate::time::Now;
+use crate::topic::TopicName;
 use bytes::Bytes;
-use weirmq_core::message::{Message, Properties, Publisher, QoS};
-use weirmq_core::time::Now;
-use weirmq_core::topic::TopicName;
 
 /// The packet identifier of a QoS 1 or 2 message that is under way.
 pub type PacketId = NonZeroU16;
 
 /// The number of a message or a sink record: the store gives them in the order of its log, from 1. The n-th
-/// event of a record, counted from 0, has the number of the record's [`Ticket`](crate::Ticket) plus n.
+/// event of a record, counted from 0, has the number of the record's [`Receipt`](super::Receipt) plus n.
 pub type Number = u64;
 
 /// One thing that came true.
