@@ -14,6 +14,7 @@
 //! - `answer`: what a client is told of a refusal, and the terms that it has set for what it is sent
 //! - `outbound`: what waits for a client, and what is under way to it
 //! - `publish`: the way of a message: transforms, rules, receivers
+//! - `relay`: the short way of messages that are handed on as they came
 //! - `chain`: questions put to hooks one after the other
 //! - `plan`: everything that a topic means right now
 //! - `subscriptions`, `retained`: found through `tree`
@@ -39,6 +40,7 @@ pub mod outbox;
 mod plan;
 mod publish;
 pub mod record;
+mod relay;
 mod retained;
 pub mod session;
 mod subscriptions;
