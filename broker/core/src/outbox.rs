@@ -50,6 +50,8 @@ struct Frames {
     dirty: bool,
     writing: bool,
     blocked: bool,
+    /// Nothing is to be written yet.
+    held: bool,
     /// Somebody waits for room.
     wanted: bool,
 }
@@ -161,7 +163,7 @@ impl Outbox {
     pub fn flush(&self) {
         let mut frames = self.frames.lock();
         frames.dirty = false;
-        if frames.writing || frames.blocked {
+        if frames.writing || frames.blocked || frames.held {
             return;
         }
         frames.writing = true;
@@ -190,6 +192,26 @@ impl Outbox {
         if wake {
             self.transport.wake();
         }
+    }
+
+    /// Has nothing written until [`Outbox::release`]: what is said first must be kept first.
+    pub(crate) fn hold(&self) {
+        self.frames.lock().held = true;
+    }
+
+    /// What is held may be written, or is taken back where it must not be said.
+    pub(crate) fn release(&self, is_kept: bool) {
+        let mut frames = self.frames.lock();
+        frames.held = false;
+        if !is_kept {
+            *frames = Frames::default();
+            self.bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the connection's own task to look at what it holds back.
+    pub(crate) fn wake(&self) {
+        self.transport.wake();
     }
 
     /// Gives back the memory of buffers that nothing waits in. To be called now and then: a connection that is
