@@ -39,15 +39,15 @@ impl Batch {
         self.outboxes.push(Arc::clone(outbox));
     }
 
-    /// Counts a message that a client published.
-    pub(crate) fn received(&mut self, payload_bytes: usize) {
-        self.tally.received += 1;
+    /// Counts so many messages that a client published, with so many bytes of payload in all.
+    pub(crate) fn received(&mut self, messages: u64, payload_bytes: usize) {
+        self.tally.received += messages;
         self.tally.received_bytes += payload_bytes as u64;
     }
 
-    /// Counts a message that was handed to a connection.
-    pub(crate) fn sent(&mut self, payload_bytes: usize) {
-        self.tally.sent += 1;
+    /// Counts so many messages that were handed to a connection, with so many bytes of payload in all.
+    pub(crate) fn sent(&mut self, messages: u64, payload_bytes: usize) {
+        self.tally.sent += messages;
         self.tally.sent_bytes += payload_bytes as u64;
     }
 

@@ -316,10 +316,15 @@ impl Broker {
 
     /// Counts a message that a session does not get.
     pub(crate) fn dropped(&self, session: Option<&Session>, reason: DropReason) {
-        self.counters.dropped.count(reason);
+        self.dropped_many(session, reason, 1);
+    }
+
+    /// Counts so many messages that a session does not get.
+    pub(crate) fn dropped_many(&self, session: Option<&Session>, reason: DropReason, messages: u64) {
+        self.counters.dropped.count_many(reason, messages);
         if let Some(session) = session {
-            session.drops.count(reason);
-            debug!(client = &*session.client_id, %reason, "message not delivered");
+            session.drops.count_many(reason, messages);
+            debug!(client = &*session.client_id, %reason, messages, "not delivered");
         }
     }
 

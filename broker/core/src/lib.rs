@@ -15,6 +15,7 @@
 //! - `outbound`: what waits for a client, and what is under way to it
 //! - `publish`: the way of a message: transforms, rules, receivers
 //! - `keeping`: what is to be recorded of one message
+//! - `relay`: the short way of messages that are handed on as they came
 //! - `chain`: questions put to hooks one after the other
 //! - `plan`: everything that a topic means right now
 //! - `subscriptions`, `retained`: found through `tree`
@@ -41,6 +42,7 @@ pub mod outbox;
 mod plan;
 mod publish;
 pub mod record;
+mod relay;
 mod retained;
 pub mod session;
 mod subscriptions;

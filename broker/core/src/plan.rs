@@ -115,6 +115,12 @@ impl Plan {
         self.transforms.is_empty() && self.observers.is_empty()
     }
 
+    /// Whether every receiver gets a message as it came, whatever its terms are: no hook looks at it on the way, and no
+    /// group has to choose.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.is_plain() && self.delivers.is_empty() && self.groups.is_empty()
+    }
+
     /// The link of a transform or an on-deliver hook, which knows its policy.
     pub(crate) fn link(&self, point: HookPoint, place: usize) -> Option<&Link> {
         self.chains.at(point).get(place)

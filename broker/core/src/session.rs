@@ -141,6 +141,11 @@ impl Aliases {
         Self { known: HashMap::new(), max }
     }
 
+    /// Whether the client takes none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.max == 0
+    }
+
     /// The alias of `topic`, and whether the client knows it already. The first topics have the aliases: they
     /// stay what they are.
     fn of(&self, topic: &TopicName) -> Option<(NonZeroU16, bool)> {
@@ -203,7 +208,7 @@ impl Live {
         if let Some((alias, false)) = alias {
             self.aliases.known.insert(message.topic.clone(), alias);
         }
-        batch.sent(message.payload.len());
+        batch.sent(1, message.payload.len());
         if new {
             batch.add(&self.outbox);
         }

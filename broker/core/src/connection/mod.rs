@@ -9,16 +9,20 @@
 //! - this file: what comes in, what is waited for, how it ends
 //! - `connect`: CONNECT, the login, AUTH
 //! - `publish`: PUBLISH and the acknowledgements of both directions
+//! - `relay`: the short ways of a PUBLISH to the same topic as the one before it
+//! - `topics`: what is remembered of the topics that were published to
 //! - `subscribe`: SUBSCRIBE and UNSUBSCRIBE
 //! - `owed`: answers that wait until what they promise is kept
 
 mod connect;
 mod owed;
 mod publish;
+mod relay;
 mod subscribe;
+mod topics;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -27,7 +31,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use foldhash::fast::RandomState;
 use tracing::{debug, info};
 use weirmq_wire::{DecodeError, Decoder, Packet, PacketType, ReasonCode, Version};
 
@@ -45,6 +48,7 @@ use crate::topic::TopicName;
 
 use connect::Handshake;
 use owed::Owe;
+use topics::Topics;
 
 /// Packets that may wait behind a login that is not decided: a client may send on before CONNACK
 /// `[MQTT-3.1.4-5]`, but until it is let in that must cost little.
@@ -110,7 +114,7 @@ struct Open {
     aliases: Vec<Option<TopicName>>,
     /// How many QoS 2 messages this connection has sent and not released.
     taken: usize,
-    plans: HashMap<TopicName, publish::Known, RandomState>,
+    topics: Topics,
 }
 
 /// A question to hooks that is not answered yet.
@@ -153,8 +157,16 @@ impl Connection {
     /// Takes whole packets off the front of `bytes` and handles them. What is left over is the beginning of a
     /// packet, or waits because [`Connection::wants_input`] is false: call again when it is true.
     pub fn input(&mut self, bytes: &mut BytesMut, now: Now) {
+        let buffer_bytes = bytes.capacity();
         while self.wants_input() {
-            match self.decoder.decode(bytes) {
+            if self.relay(bytes, buffer_bytes, now) {
+                continue;
+            }
+            let next = match self.same_topic(bytes) {
+                Some(packet) => Ok(Some(packet)),
+                None => self.decoder.decode(bytes),
+            };
+            match next {
                 Ok(Some(packet)) => {
                     if let Phase::Open(open) = &mut self.phase {
                         open.last_packet_at = now.at;
@@ -386,7 +398,8 @@ impl Connection {
             }
         }
         self.held += usize::from(is_acknowledged(&packet));
-        self.backlog.push_back(packet);
+        // It may wait for long, and must not keep the read buffer that it came in.
+        self.backlog.push_back(packet.detached());
     }
 
     fn work_off_backlog(&mut self, now: Now) {
