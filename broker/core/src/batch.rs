@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use crate::counters::Counters;
+use crate::durable::keeper::Keeper;
+use crate::durable::ledger::Ledger;
+use crate::durable::{NotKept, Position};
 use crate::outbox::Outbox;
 
-/// What a batch of work leaves to be done once, at its end: outboxes to flush, counts to add up.
+/// What a batch of work leaves to be done once, at its end: what is to be recorded, outboxes to flush, counts to add up.
 #[derive(Debug)]
 pub(crate) struct Batch {
     outboxes: Vec<Arc<Outbox>>,
     tally: Tally,
     counters: Arc<Counters>,
+    /// Where something is kept at all.
+    keeper: Option<Arc<Keeper>>,
+    ledger: Option<Box<Ledger>>,
 }
 
 /// What a batch has counted so far.
@@ -23,9 +29,9 @@ struct Tally {
 }
 
 impl Batch {
-    /// An empty batch that counts into `counters`.
-    pub(crate) fn new(counters: Arc<Counters>) -> Self {
-        Self { outboxes: Vec::new(), tally: Tally::default(), counters }
+    /// An empty batch that counts into `counters` and has records kept by `keeper`.
+    pub(crate) fn new(counters: Arc<Counters>, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { outboxes: Vec::new(), tally: Tally::default(), counters, keeper, ledger: None }
     }
 
     /// Has `outbox` flushed at the end.
@@ -45,9 +51,33 @@ impl Batch {
         self.tally.sent_bytes += payload_bytes as u64;
     }
 
+    /// Where to note what is to be recorded; `None` where nothing is kept.
+    pub(crate) fn ledger(&mut self) -> Option<&mut Ledger> {
+        if self.ledger.is_none() {
+            let keeper = Arc::clone(self.keeper.as_ref()?);
+            self.ledger = Some(Box::new(Ledger::new(keeper)));
+        }
+        self.ledger.as_deref_mut()
+    }
+
+    /// What was noted so far, if anything was.
+    pub(crate) fn noted(&mut self) -> Option<&mut Ledger> {
+        self.ledger.as_deref_mut()
+    }
+
+    /// Whether nothing may be promised before what was noted is kept.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.is_awaited())
+    }
+
+    /// What is to be waited for, of all that was recorded since this was asked last.
+    pub(crate) fn take_awaited(&mut self) -> Option<Result<Position, NotKept>> {
+        self.ledger.as_mut().and_then(|ledger| ledger.take_awaited())
+    }
+
     /// An empty batch like this one, for work that goes on elsewhere.
     pub(crate) fn another(&self) -> Self {
-        Self::new(Arc::clone(&self.counters))
+        Self::new(Arc::clone(&self.counters), self.keeper.clone())
     }
 
     /// Takes over what `other` leaves to be done.
@@ -58,6 +88,11 @@ impl Batch {
         self.tally.received_bytes += tally.received_bytes;
         self.tally.sent += tally.sent;
         self.tally.sent_bytes += tally.sent_bytes;
+        match (&mut self.ledger, other.ledger.take()) {
+            (Some(ledger), Some(other)) => ledger.append(*other),
+            (None, other) => self.ledger = other,
+            (Some(_), None) => {}
+        }
     }
 
     /// Whether an outbox that is to be flushed has more waiting than `bytes`.
@@ -65,8 +100,16 @@ impl Batch {
         self.outboxes.iter().any(|outbox| outbox.bytes() > bytes)
     }
 
-    /// Flushes the outboxes and adds the counts up.
+    /// Records what was noted, flushes the outboxes and adds the counts up.
     pub(crate) fn flush(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.commit();
+        }
+        self.flush_outboxes();
+    }
+
+    /// Flushes the outboxes and adds the counts up, in the middle of something that is one record.
+    pub(crate) fn flush_outboxes(&mut self) {
         for outbox in self.outboxes.drain(..) {
             outbox.flush();
         }
@@ -83,7 +126,7 @@ impl Batch {
 }
 
 impl Drop for Batch {
-    /// A frame is written even where whoever has made it was cut short.
+    /// What was noted is recorded, and a frame is written, even where whoever has made it was cut short.
     fn drop(&mut self) {
         self.flush();
     }

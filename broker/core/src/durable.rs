@@ -7,8 +7,14 @@
 //! # Layout
 //! - this file: the seam
 //! - [`event`]: what can be said
+//! - `keeper`: the journal as the broker uses it
+//! - `ledger`: what a batch of work has to record
 
 pub mod event;
+pub(crate) mod keeper;
+pub(crate) mod ledger;
+
+pub use keeper::Kept;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

@@ -14,6 +14,7 @@
 //! - `answer`: what a client is told of a refusal, and the terms that it has set for what it is sent
 //! - `outbound`: what waits for a client, and what is under way to it
 //! - `publish`: the way of a message: transforms, rules, receivers
+//! - `keeping`: what is to be recorded of one message
 //! - `relay`: the short way of messages that are handed on as they came
 //! - `chain`: questions put to hooks one after the other
 //! - `plan`: everything that a topic means right now
@@ -33,6 +34,7 @@ pub mod connection;
 pub mod counters;
 pub mod durable;
 pub mod hook;
+mod keeping;
 pub mod limits;
 pub mod message;
 mod outbound;

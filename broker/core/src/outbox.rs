@@ -50,6 +50,8 @@ struct Waiting {
     dirty: bool,
     writing: bool,
     blocked: bool,
+    /// Nothing is to be written yet.
+    held: bool,
     /// Somebody waits for room.
     wanted: bool,
 }
@@ -184,7 +186,7 @@ impl Outbox {
     pub fn flush(&self) {
         let mut waiting = self.waiting.lock();
         waiting.dirty = false;
-        if waiting.writing || waiting.blocked {
+        if waiting.writing || waiting.blocked || waiting.held {
             return;
         }
         waiting.writing = true;
@@ -213,6 +215,26 @@ impl Outbox {
         if wake {
             self.transport.wake();
         }
+    }
+
+    /// Has nothing written until [`Outbox::release`]: what is said first must be kept first.
+    pub(crate) fn hold(&self) {
+        self.waiting.lock().held = true;
+    }
+
+    /// What is held may be written, or is taken back where it must not be said.
+    pub(crate) fn release(&self, is_kept: bool) {
+        let mut waiting = self.waiting.lock();
+        waiting.held = false;
+        if !is_kept {
+            *waiting = Waiting::default();
+            self.bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the connection's own task to look at what it holds back.
+    pub(crate) fn wake(&self) {
+        self.transport.wake();
     }
 
     /// Gives back the memory of buffers that nothing waits in. To be called now and then: a connection that is

@@ -120,6 +120,7 @@ fn deliver_each(
             qos: QoS::AtMostOnce,
             retain: false,
             identifiers: grant.identifiers.clone(),
+            slot: None,
         };
         if let Err(reason) = outbound.offer(live.as_mut(), parcel, &broker.limits, now, batch, on_drop) {
             on_drop(reason);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tracing::info;
 use weirmq_wire::{Auth, ConnAck, Connect, DecodeError, Packet, PacketType, QoS, ReasonCode, Version};
 
+use super::owed::Owe;
 use super::topics::Topics;
 use super::{Connection, Open, Phase, Resolved};
 use crate::answer::Terms;
@@ -313,6 +314,10 @@ impl Connection {
             "connected"
         );
         self.broker.tell(&Event::Connected { identity, version }, now);
+        if self.must_wait() {
+            // CONNACK, and all that comes behind it, is in the outbox, which is held.
+            self.owe(Owe::Greeting);
+        }
         self.replay_retained(now);
     }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Version};
 
+use super::owed::Owe;
 use super::topics::{Kind, Unknown};
 use super::{Connection, Open, Phase, Resolved};
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::DropReason;
+use crate::durable::event::{Event, Sender};
 use crate::hook::{Action, Denial, Identity};
 use crate::message::{Message, Publisher, QoS};
 use crate::outbound::{AfterPubRec, Outbound};
@@ -83,6 +85,7 @@ impl Connection {
                 if let Some(before) = before {
                     // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
                     open.taken += usize::from(before != number);
+                    self.wait_for_all_before();
                     return self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
                 }
             }
@@ -120,11 +123,9 @@ impl Connection {
         }
         let message = Arc::new(open.message(&self.broker, &plan, publish, now));
         if verdict.is_some() && plan.is_plain() {
-            let (matched, _) = publish::route(&self.broker, &message, &plan, now, &mut self.batch);
-            return self.published(
-                Published { qos, packet_id, outcome: Ok(matched), batch: None, learnt: None },
-                now,
-            );
+            let routed = publish::route(&self.broker, &message, &plan, now, &mut self.batch);
+            let outcome = routed.map(|(matched, _)| matched);
+            return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
         }
         let broker = Arc::clone(&self.broker);
         let identity = Arc::clone(&open.identity);
@@ -180,12 +181,23 @@ impl Connection {
             let mut state = open.session.lock();
             let mine = state.unreleased.insert(id, self.number) == Some(self.number);
             open.taken += usize::from(!mine);
+            if state.kept
+                && let Some(ledger) = self.batch.ledger()
+            {
+                let client = Arc::clone(&open.session.client_id);
+                let taken = Event::Taken { from: Sender { client, packet_id: id } };
+                ledger.about(&open.session, taken, true);
+            }
             if state.live_as(self.number).is_none() {
                 drop(state);
                 return self.close(None, "another connection took the session over", now);
             }
         }
         self.acknowledge(kind, id, code);
+        // The next PUBLISH is a record of its own.
+        if let Some(ledger) = self.batch.noted() {
+            ledger.end_record();
+        }
     }
 
     /// Whether `id` belongs to a QoS 2 message that this connection has sent and not released: the client may
@@ -204,21 +216,21 @@ impl Connection {
     pub(super) fn pubrec(&mut self, ack: &Ack, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
-        self.with_live(&session, |broker, outbound, live, batch| {
-            match outbound.pubrec(live, ack.packet_id, ack.code) {
-                AfterPubRec::Release => {
-                    live.acknowledge(PacketType::PubRel, ack.packet_id, ReasonCode::Success, batch);
-                }
-                AfterPubRec::Unknown if ack.code.is_error() => {}
-                AfterPubRec::Unknown => {
-                    let code = ReasonCode::PacketIdentifierNotFound;
-                    live.acknowledge(PacketType::PubRel, ack.packet_id, code, batch);
-                }
-                AfterPubRec::Done => {
-                    outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
-                }
+        let id = ack.packet_id;
+        let after = self.with_live(&session, |broker, outbound, live, batch| {
+            let after = outbound.pubrec(live, id, ack.code, batch);
+            if after == AfterPubRec::Done {
+                outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
             }
+            after
         });
+        match after {
+            Some(AfterPubRec::Release) => self.acknowledge(PacketType::PubRel, id, ReasonCode::Success),
+            Some(AfterPubRec::Unknown) if !ack.code.is_error() => {
+                self.acknowledge(PacketType::PubRel, id, ReasonCode::PacketIdentifierNotFound);
+            }
+            Some(AfterPubRec::Unknown | AfterPubRec::Done) | None => {}
+        }
         if ack.code.is_error() {
             self.replay_retained(now);
         }
@@ -227,8 +239,18 @@ impl Connection {
     /// PUBREL: the identifier is free again `[MQTT-4.3.3-11]`.
     pub(super) fn pubrel(&mut self, ack: &Ack) {
         let Phase::Open(open) = &mut self.phase else { return };
-        let was_there = open.session.lock().unreleased.remove(&ack.packet_id);
+        let mut state = open.session.lock();
+        let was_there = state.unreleased.remove(&ack.packet_id);
         open.taken -= usize::from(was_there == Some(self.number));
+        if state.kept
+            && was_there.is_some()
+            && let Some(ledger) = self.batch.ledger()
+        {
+            let client = Arc::clone(&open.session.client_id);
+            let freed = Event::Freed { from: Sender { client, packet_id: ack.packet_id } };
+            ledger.about(&open.session, freed, true);
+        }
+        drop(state);
         let code =
             if was_there.is_some() { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.acknowledge(PacketType::PubComp, ack.packet_id, code);
@@ -239,11 +261,16 @@ impl Connection {
     }
 
     /// Ends the way of a message to the client, and sends what has waited for its place.
-    fn complete(&mut self, id: PacketId, end: fn(&mut Outbound, &mut Live, PacketId) -> bool, now: Now) {
+    fn complete(
+        &mut self,
+        id: PacketId,
+        end: fn(&mut Outbound, &mut Live, PacketId, &mut Batch) -> bool,
+        now: Now,
+    ) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         let replays = self.with_live(&session, |broker, outbound, live, batch| {
-            if end(outbound, live, id) {
+            if end(outbound, live, id, batch) {
                 outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
             }
             outbound.has_replays()
@@ -253,7 +280,16 @@ impl Connection {
         }
     }
 
+    /// Acknowledges, once what that promises is kept.
     fn acknowledge(&mut self, kind: PacketType, id: PacketId, code: ReasonCode) {
+        if self.must_wait() {
+            self.owe(Owe::Ack(kind, id, code));
+        } else {
+            self.acknowledge_now(kind, id, code);
+        }
+    }
+
+    pub(super) fn acknowledge_now(&mut self, kind: PacketType, id: PacketId, code: ReasonCode) {
         if session::acknowledge(&self.outbox, &self.terms, kind, id, code) {
             self.batch.add(&self.outbox);
         }

@@ -229,11 +229,11 @@ pub struct StoredWill {
 /// What a subscription was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscription {
-    /// The QoS.
+    /// The QoS that was granted.
     pub qos: QoS,
-    /// Own messages are not sent back.
+    /// Own messages are not sent back `[MQTT-3.8.3-3]`.
     pub no_local: bool,
-    /// RETAIN is forwarded as published.
+    /// RETAIN is forwarded as published `[MQTT-3.3.1-12]`, `[MQTT-3.3.1-13]`.
     pub retain_as_published: bool,
     /// Subscription Identifier.
     pub identifier: Option<NonZeroU32>,
@@ -260,6 +260,8 @@ pub struct StoredMessage {
     pub expires_unix_ms: Option<u64>,
     /// How many rules stand between it and the client that caused it.
     pub hops: u8,
+    /// The persistence hooks that have changed the payload, in the order in which they did.
+    pub sealed_by: Vec<Arc<str>>,
 }
 
 impl StoredMessage {
@@ -280,10 +282,11 @@ impl StoredMessage {
             received_unix_ms: message.received_unix_ms,
             expires_unix_ms,
             hops: message.hops,
+            sealed_by: Vec::new(),
         }
     }
 
-    /// The message again, its expiry on this process's clock. Expired ones expire now.
+    /// The message again, its payload as it is stored, its expiry on this process's clock. Expired ones expire now.
     #[must_use]
     pub fn into_message(self, now: Now) -> Message {
         let expires_at = self
