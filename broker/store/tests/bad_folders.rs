@@ -1,6 +1,9 @@
 //! Folders that cannot be a store: one sentence with the path, the cause and what to do, and nothing is changed.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop where they fail")]
-#![allow(clippy::explicit_write, reason = "that a test is skipped is to be seen though its output is captured")]
+#![allow(
+    clippy::explicit_write,
+    reason = "that a test is skipped is to be seen though its output is captured"
+)]
 
 mod support;
 

@@ -94,7 +94,7 @@ fn a_store_is_looked_at_exported_and_imported() {
 #[test]
 fn lines_come_from_standard_input_too() {
     let data = data_folder();
-    let export = weirmq()
+    let mut export = weirmq()
         .args(["store", "export", "--data-folder", text(data.path())])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

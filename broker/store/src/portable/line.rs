@@ -120,6 +120,8 @@ pub(super) struct Content {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_unix_ms: Option<u64>,
     hops: u8,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sealed_by: Vec<Text>,
     #[serde(default, skip_serializing_if = "PropertiesLine::is_empty")]
     properties: PropertiesLine,
 }
@@ -262,6 +264,7 @@ impl Content {
             received_unix_ms: message.received_unix_ms,
             expires_unix_ms: message.expires_unix_ms,
             hops: message.hops,
+            sealed_by: message.sealed_by.iter().map(Text::of).collect(),
             properties: PropertiesLine::of(&message.properties),
         }
     }
@@ -284,6 +287,7 @@ impl Content {
             received_unix_ms: self.received_unix_ms,
             expires_unix_ms: self.expires_unix_ms,
             hops: self.hops,
+            sealed_by: self.sealed_by.into_iter().map(|name| name.0).collect(),
         }
     }
 }
