@@ -101,8 +101,12 @@ fn lines_come_from_standard_input_too() {
         .spawn()
         .unwrap();
     let new = data.path().join("new");
-    let import =
-        weirmq().args(["store", "import", "-", text(&new)]).stdin(export.stdout.unwrap()).output().unwrap();
+    let import = weirmq()
+        .args(["store", "import", "-", text(&new)])
+        .stdin(export.stdout.take().unwrap())
+        .output()
+        .unwrap();
+    assert!(export.wait().unwrap().success());
     assert!(said(&import).contains("1 sessions"), "{import:?}");
     assert!(ReadOnlyStore::open(&new).is_ok());
 }
