@@ -6,7 +6,7 @@
 //! compose. A hook that fails ([`Failure`]) is answered for by its [`Policy`] at that point.
 //!
 //! Hook points on a message's way are *bound* to a topic: the broker asks once per topic
-//! ([`Hook::on_publish`], [`Hook::on_message`], [`Hook::on_deliver`]) and keeps the handler in the topic's
+//! ([`Hook::on_publish`], [`Hook::on_message`], [`Hook::on_deliver`], [`Hook::persistence`]) and keeps the handler in the topic's
 //! plan. A hook that answers `None` costs that topic nothing.
 //!
 //! # Layout
@@ -410,6 +410,23 @@ pub enum Persisted {
     Skip,
 }
 
+/// A persistence hook bound to a topic. Asked on the worker that moves the message: it must not wait.
+pub trait Persist: Send + Sync {
+    /// `message` is about to be made durable: what is to be kept of it.
+    ///
+    /// # Errors
+    /// A [`Failure`], answered for by the policy: `deny` has the message neither delivered nor acknowledged, `allow`
+    /// keeps it as it is, `skip` does not keep it.
+    fn before_store(&self, message: &Arc<Message>) -> Result<Persisted, Failure>;
+
+    /// `message` was read back with the payload that [`Persist::before_store`] put in its place: the payload as it was
+    /// before.
+    ///
+    /// # Errors
+    /// A [`Failure`]: the message is not delivered, and stays where it is kept.
+    fn after_load(&self, message: &Message) -> Result<Bytes, Failure>;
+}
+
 /// What happened, for observers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -485,16 +502,11 @@ pub trait Hook: Send + Sync + 'static {
         Reply::ready(FilterVerdict::Pass)
     }
 
-    /// [`HookPoint::Persistence`]: `message` is about to be made durable.
-    fn before_store(&self, message: &Arc<Message>) -> Reply<Persisted> {
-        let _ = message;
-        Reply::ready(Persisted::Keep)
-    }
-
-    /// [`HookPoint::Persistence`]: `message` was read back; undoes what [`Hook::before_store`] did.
-    fn after_load(&self, message: &Arc<Message>) -> Reply<Persisted> {
-        let _ = message;
-        Reply::ready(Persisted::Keep)
+    /// [`HookPoint::Persistence`]: what is asked about messages of this topic that are kept, if anything. What is kept
+    /// remembers this hook's name, and is read back by the hook that has it then.
+    fn persistence(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Persist>> {
+        let _ = topic;
+        None
     }
 
     /// [`HookPoint::Lifecycle`]: something happened.
