@@ -58,7 +58,10 @@ fn configured(name: &str, file: impl Into<PathBuf>, config: &Value) -> PluginCon
             on_publish: patient,
             on_subscribe: patient,
             on_unsubscribe: patient,
+            on_deliver: patient,
+            persistence: patient,
             lifecycle: patient,
+            timer: patient,
         },
         config: config.as_object().unwrap().clone(),
         ..PluginConfig::new(name, file)

@@ -134,6 +134,7 @@ async fn converse(
             }
             () = &mut alarm, if deadline.is_some() => {
                 connection.handle_timeout(clock.now());
+                connection.input(buffer.bytes(), clock.now());
             }
             _ = shared.shutdown.wait_for(|down| *down) => {
                 connection.shut_down(clock.now());
