@@ -226,6 +226,8 @@ typedef struct weirmq_lease {
     const weirmq_subscribe_right *subscribe; /* read where has_rights is 1 */
     size_t subscribe_count;
     uint32_t expires_in_seconds;     /* where has_expires_in is 1; otherwise as long as the connection */
+    uint32_t publish_rate_max;       /* messages per second that it may publish; 0 is no bound */
+    uint32_t subscriptions_max;      /* subscriptions that it may have at a time; 0 is no bound */
     uint8_t has_expires_in;
     uint8_t has_rights;              /* 1: the rights above are the whole answer; 0: authorize is asked */
 } weirmq_lease;
@@ -241,14 +243,24 @@ typedef struct weirmq_action {
     uint8_t retain;                  /* of a message */
 } weirmq_action;
 
-/* Kinds of events may be added in a minor version: leave alone those that you do not know. */
-enum { WEIRMQ_CONNECTED = 0, WEIRMQ_DISCONNECTED = 1, WEIRMQ_SESSION_ENDED = 2 };
+enum {
+    WEIRMQ_CONNECTED = 0,
+    WEIRMQ_DISCONNECTED = 1,
+    WEIRMQ_SESSION_ENDED = 2,
+    WEIRMQ_MESSAGE_DROPPED = 3,
+    WEIRMQ_MESSAGE_DELIVERED = 4,
+    WEIRMQ_MESSAGE_ACKED = 5
+};
+
+/* A kind of event as a bit of weirmq_plugin.events. */
+#define WEIRMQ_EVENT(kind) (UINT32_C(1) << (kind))
 
 /* What happened. */
 typedef struct weirmq_event {
     const weirmq_identity *identity; /* connected, disconnected; otherwise NULL */
-    weirmq_text client_id;           /* whose */
-    weirmq_text reason;              /* disconnected: why, in words */
+    weirmq_text client_id;           /* whose; absent for a message that was dropped for everybody */
+    weirmq_text topic;               /* of a message */
+    weirmq_text reason;              /* disconnected, dropped: why */
     uint64_t at_unix_ms;
     uint8_t kind;                    /* WEIRMQ_CONNECTED, ... */
     uint8_t version;                 /* connected: WEIRMQ_V3_1_1 or WEIRMQ_V5_0 */
@@ -295,15 +307,16 @@ typedef struct weirmq_host {
     void (*pass)(weirmq_reply *reply);
     /* This message in its place. May be called several times: these messages in its place, in this order. */
     void (*emit)(weirmq_reply *reply, const weirmq_draft *draft);
-    /* This filter in its place. Rights are not asked again. */
+    /* This filter in its place. The client needs the right to it. */
     void (*rewrite)(weirmq_reply *reply, weirmq_text filter);
     /* This payload in its place. */
     void (*replace)(weirmq_reply *reply, weirmq_bytes payload);
     /* Do not make it durable: who is connected gets it, and nobody later. */
     void (*skip)(weirmq_reply *reply);
-    /* `create` and `health`: not fit to serve, for this reason, which the operator is shown. */
+    /* `create` and `health`: not fit to serve, for this reason, which the operator is shown. `after_load`: what was
+     * stored cannot be read, which counts as a failure. */
     void (*refuse)(weirmq_reply *reply, weirmq_text reason);
-    /* `publish_topics` and `deliver_topics`: a filter whose messages the plugin wants to see. May be called
+    /* `publish_topics` and its like: a filter whose messages the plugin wants to see. May be called
      * several times. */
     void (*want)(weirmq_reply *reply, weirmq_text filter);
 } weirmq_host;
@@ -316,6 +329,9 @@ typedef struct weirmq_plugin {
     uint32_t bytes;                  /* sizeof(weirmq_plugin) */
     weirmq_text name;                /* its own name */
     weirmq_text version;             /* its own version */
+    uint32_t events;                 /* what on_event is told of: WEIRMQ_EVENT(...) | ...; those about single messages
+                                      * cost a little for every message */
+    uint32_t timer_interval_ms;      /* how long lies between two calls of on_timer; less than 1,000 is 1,000 */
 
     /* Makes an instance and puts it into `*instance`, which is NULL before. `config` is the plugin's table of the
      * configuration as the text of a JSON object. `host` and `context` stay where they are until `destroy`.
@@ -353,15 +369,18 @@ typedef struct weirmq_plugin {
     /* One filter of an UNSUBSCRIBE. Answers: pass, rewrite, deny. */
     void (*on_unsubscribe)(void *instance, const weirmq_identity *who, weirmq_text filter,
                            const weirmq_host *host, weirmq_reply *reply);
+    /* Which messages before_store and after_load are to see: as for publish_topics. */
+    void (*store_topics)(void *instance, const weirmq_host *host, weirmq_reply *reply);
     /* Something is about to be made durable. Answers: pass, replace, skip. */
     void (*before_store)(void *instance, const weirmq_message *message, const weirmq_host *host,
                          weirmq_reply *reply);
-    /* It was read back: undo what before_store did. Answers: pass, replace, skip. */
+    /* It was read back, with the payload that before_store of the plugin of this name put in its place: give back the
+     * one before. Served together with it. Answers: pass, replace, refuse. */
     void (*after_load)(void *instance, const weirmq_message *message, const weirmq_host *host,
                        weirmq_reply *reply);
     /* Something happened. No answer. */
     void (*on_event)(void *instance, const weirmq_event *event, const weirmq_host *host);
-    /* About once a second. No answer. */
+    /* Again and again, beside the threads that move messages. No answer. */
     void (*on_timer)(void *instance, uint64_t now_unix_ms, const weirmq_host *host);
 } weirmq_plugin;
 

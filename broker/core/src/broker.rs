@@ -3,7 +3,9 @@
 //! # Layout
 //! - this file: what it is made with, what can be read of it, plans
 //! - `sessions`: how sessions begin, wait and end
+//! - `restore`: what is brought back after a restart
 
+mod restore;
 mod sessions;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,11 +19,14 @@ use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 use weirmq_wire::{Packet, ReasonCode, Version};
 
+use crate::batch::Batch;
 use crate::counters::{Counters, DropReason, Limit, LogGate};
+use crate::durable::Journal;
+use crate::durable::event::{Event as DurableEvent, RetainChange};
+use crate::durable::keeper::Keeper;
 use crate::hook::{Chains, Event, HookPoint};
 use crate::limits::{Capabilities, Limits};
 use crate::message::{Message, Publisher, QoS};
-use crate::outbox::Batch;
 use crate::plan::Plan;
 use crate::publish::{self, Work};
 use crate::record::Sinks;
@@ -31,7 +36,7 @@ use crate::subscriptions::Subscriptions;
 use crate::time::{Instant, Now};
 use crate::topic::TopicName;
 
-pub(crate) use sessions::{Ending, Opening, TooManySessions};
+pub(crate) use sessions::{Ending, Opening, TooManySessions, say_goodbye};
 
 /// How many topics' plans are remembered in all.
 const PLANS_MAX: usize = 100_000;
@@ -95,7 +100,7 @@ pub struct Broker {
     /// Counts changes of subscriptions and chains: a plan of an earlier epoch is out of date.
     epoch: AtomicU64,
     /// Counts changes of chains: what hooks have decided in an earlier one is asked again.
-    rights_epoch: AtomicU64,
+    pub(crate) rights_epoch: AtomicU64,
     subscriptions: RwLock<Subscriptions>,
     plans: Mutex<Plans>,
     pub(crate) retained: RwLock<Retained>,
@@ -106,11 +111,26 @@ pub struct Broker {
     numbers: AtomicU64,
     /// For lines that one message may each cause.
     pub(crate) log: Arc<LogGate>,
+    /// Where something is kept at all.
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Broker {
-    /// A broker without a session, without a hook.
+    /// A broker without a session, without a hook, that keeps nothing beyond its own end.
     pub fn new(settings: Settings, sinks: Arc<dyn Sinks>) -> Arc<Self> {
+        Self::build(settings, sinks, None)
+    }
+
+    /// A broker that keeps in `journal` what must outlive it. What is there already is brought back with
+    /// [`Broker::restore`].
+    pub fn with_journal(settings: Settings, sinks: Arc<dyn Sinks>, journal: Arc<dyn Journal>) -> Arc<Self> {
+        Self::build(settings, sinks, Some(journal))
+    }
+
+    fn build(settings: Settings, sinks: Arc<dyn Sinks>, journal: Option<Arc<dyn Journal>>) -> Arc<Self> {
+        let (counters, log) = (Arc::<Counters>::default(), Arc::<LogGate>::default());
+        let keeper =
+            journal.map(|journal| Arc::new(Keeper::new(journal, Arc::clone(&counters), Arc::clone(&log))));
         let Settings { limits, capabilities, response_information, server_reference } = settings;
         Arc::new(Self {
             retained: RwLock::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
@@ -118,7 +138,7 @@ impl Broker {
             capabilities,
             response_information,
             server_reference,
-            counters: Arc::default(),
+            counters,
             chains: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             rights_epoch: AtomicU64::new(0),
@@ -128,7 +148,8 @@ impl Broker {
             deadlines: Mutex::default(),
             sinks,
             numbers: AtomicU64::new(1),
-            log: Arc::default(),
+            log,
+            keeper,
         })
     }
 
@@ -202,7 +223,14 @@ impl Broker {
 
     /// Forgets what is out of date and expired. To be called about once a minute.
     pub fn tidy(&self, now: Now) {
-        self.retained.write().forget_expired(now.at);
+        let expired = self.retained.write().forget_expired(now.at);
+        if let Some(keeper) = &self.keeper
+            && !expired.is_empty()
+        {
+            let cleared = expired.into_iter().map(|topic| DurableEvent::RetainedCleared { topic });
+            // Where that is not kept, they are found to have expired when they are read back.
+            let _ = keeper.record(cleared.collect());
+        }
         self.plans.lock().tidy(self.epoch());
         let sessions: Vec<Arc<Session>> = self.sessions.lock().values().cloned().collect();
         for session in sessions {
@@ -227,11 +255,16 @@ impl Broker {
         });
         let mut batch = self.batch();
         self.retain(&message, now);
-        publish::deliver(self, &message, &self.plan(topic), now, &mut batch);
+        publish::deliver_own(self, &message, &self.plan(topic), now, &mut batch);
     }
 
     pub(crate) fn batch(&self) -> Batch {
-        Batch::new(Arc::clone(&self.counters))
+        Batch::new(Arc::clone(&self.counters), self.keeper.clone())
+    }
+
+    /// The journal, where something is kept at all.
+    pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
+        self.keeper.as_ref()
     }
 
     pub(crate) fn chains(&self) -> Arc<Chains> {
@@ -244,6 +277,16 @@ impl Broker {
 
     pub(crate) fn rights_epoch(&self) -> u64 {
         self.rights_epoch.load(Ordering::Acquire)
+    }
+
+    /// The session of this client identifier.
+    pub(crate) fn session(&self, client_id: &str) -> Option<Arc<Session>> {
+        self.sessions.lock().get(client_id).cloned()
+    }
+
+    /// All sessions.
+    pub(crate) fn all_sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().values().cloned().collect()
     }
 
     /// Whether there is a session of this client identifier.
@@ -283,18 +326,25 @@ impl Broker {
 
     /// Counts a message that a session does not get.
     pub(crate) fn dropped(&self, session: Option<&Session>, reason: DropReason) {
-        self.counters.dropped.count(reason);
+        self.dropped_many(session, reason, 1);
+    }
+
+    /// Counts so many messages that a session does not get.
+    pub(crate) fn dropped_many(&self, session: Option<&Session>, reason: DropReason, messages: u64) {
+        self.counters.dropped.count_many(reason, messages);
         if let Some(session) = session {
-            session.drops.count(reason);
-            debug!(client = &*session.client_id, %reason, "message not delivered");
+            session.drops.count_many(reason, messages);
+            debug!(client = &*session.client_id, %reason, messages, "not delivered");
         }
     }
 
-    /// Retains `message` as its RETAIN flag asks.
-    pub(crate) fn retain(&self, message: &Arc<Message>, now: Now) {
+    /// Retains `message` as its RETAIN flag asks. Answers what that changes.
+    pub(crate) fn retain(&self, message: &Arc<Message>, now: Now) -> RetainChange {
         if self.retained.write().store(message, now.at).is_err() {
             self.dropped(None, DropReason::RetainedFull);
+            return RetainChange::Keep;
         }
+        if message.payload.is_empty() { RetainChange::Clear } else { RetainChange::Replace }
     }
 
     /// Calls the hooks that serve [`HookPoint::Timer`], and lets log lines through again. To be called about once a
@@ -308,8 +358,14 @@ impl Broker {
 
     /// Tells observers what happened.
     pub(crate) fn tell(&self, event: &Event, now: Now) {
-        for link in self.chains.load().at(HookPoint::Lifecycle) {
-            link.hook.on_event(event, now);
+        self.tell_those_of(&self.chains.load(), event, now);
+    }
+
+    fn tell_those_of(&self, chains: &Chains, event: &Event, now: Now) {
+        for link in chains.at(HookPoint::Lifecycle) {
+            if link.hook.events().contains(event.kind()) {
+                link.hook.on_event(event, now);
+            }
         }
     }
 

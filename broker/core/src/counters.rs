@@ -33,11 +33,13 @@ pub enum DropReason {
     RetainedFull,
     /// QoS 0, and its publisher's connection ended before a hook had answered.
     PublisherGone,
+    /// QoS 2, and it could not be kept: without that it might be delivered twice.
+    NotKept,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::QueueFull,
         Self::SlowConsumer,
         Self::Expired,
@@ -51,6 +53,7 @@ impl DropReason {
         Self::Loop,
         Self::RetainedFull,
         Self::PublisherGone,
+        Self::NotKept,
     ];
 
     /// Its name in `$SYS/` and in logs.
@@ -70,6 +73,7 @@ impl DropReason {
             Self::Loop => "loop",
             Self::RetainedFull => "retained_full",
             Self::PublisherGone => "publisher_gone",
+            Self::NotKept => "not_kept",
         }
     }
 }
@@ -284,6 +288,8 @@ pub struct Counters {
     pub hook_failures: Counter,
     /// Records that rules handed to sinks.
     pub records: Counter,
+    /// What was to outlive the process and could not be kept; what depends on it was not acknowledged.
+    pub not_kept: Counter,
 }
 
 /// Lets so many log lines pass per second and counts the others: what a client can cause with every message must

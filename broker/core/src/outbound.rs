@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use weirmq_wire::{PacketId, PacketType, ReasonCode};
 
+use crate::batch::Batch;
 use crate::counters::DropReason;
+use crate::durable::Position;
+use crate::durable::event::{RetainChange, Stage, StoredMessage};
+use crate::durable::ledger::{Held, Hold, Ledger, MarkKind, Publication, Receiving, Slot};
 use crate::limits::{Limits, QueueFull};
 use crate::message::{Message, QoS};
-use crate::outbox::Batch;
 use crate::plan::Grant;
-use crate::session::Live;
-use crate::time::Instant;
+use crate::session::{Live, Session};
+use crate::time::{Instant, Now};
 use crate::topic::TopicFilter;
 
 /// How many messages that a SUBSCRIBE asks for may stand in the queue among the others: enough to keep the client
@@ -27,15 +30,21 @@ pub(crate) struct Parcel {
     pub(crate) retain: bool,
     /// The identifiers of the subscriptions that matched.
     pub(crate) identifiers: Option<Arc<[u32]>>,
+    /// Where it is recorded, if it is.
+    pub(crate) slot: Option<Arc<Slot>>,
 }
 
 /// What is on its way to one client.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
+    /// The client identifier, for what is recorded.
+    client: Arc<str>,
     /// QoS 1 and 2 messages that were given a packet identifier, in the order in which they were.
     inflight: VecDeque<Inflight>,
-    /// How many of them are still to be sent, or sent again, on this connection.
+    /// How many of them are still to be sent, or sent again, on this connection; without those that are held.
     unsent: usize,
+    /// How many of them must not be sent before they are kept.
+    held: usize,
     /// How many were ever given an identifier: the identifier follows from it.
     given: u64,
     /// QoS 1 and 2 messages that wait, in order.
@@ -84,12 +93,16 @@ struct Inflight {
     id: PacketId,
     /// The message, until the client has answered PUBREC; then only PUBREL is owed.
     parcel: Option<Parcel>,
+    /// Where the message is recorded, if it is.
+    slot: Option<Arc<Slot>>,
     /// Whether it was sent on this connection.
     sent: bool,
     /// Whether it was sent on any connection before: what is sent then is a repetition.
     before: bool,
     /// Whether its PUBLISH counts against the client's Receive Maximum `[MQTT-3.3.4-9]`.
     counted: bool,
+    /// What it waits for before it may be sent for the first time.
+    hold: Option<Arc<Hold>>,
 }
 
 /// What a PUBREC calls for.
@@ -107,7 +120,12 @@ pub(crate) enum AfterPubRec {
 pub(crate) type OnDrop<'a> = &'a mut dyn FnMut(DropReason);
 
 impl Outbound {
-    /// Sends `parcel`, or has it wait.
+    /// Nothing, for this client.
+    pub(crate) fn new(client: &Arc<str>) -> Self {
+        Self { client: Arc::clone(client), ..Self::default() }
+    }
+
+    /// Sends `parcel`, or has it wait. Answers how far it has come.
     ///
     /// # Errors
     /// The reason for which it is dropped. Others that are dropped to make room are told to `on_drop`.
@@ -119,21 +137,25 @@ impl Outbound {
         now: Instant,
         batch: &mut Batch,
         on_drop: OnDrop<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Stage, DropReason> {
         if parcel.message.is_expired(now) {
             return Err(DropReason::Expired);
         }
         match (live, parcel.qos) {
             (None, QoS::AtMostOnce) => Err(DropReason::NoReceiverOnline),
-            (Some(live), QoS::AtMostOnce) if live.has_room() => live.send(&parcel, None, false, now, batch),
+            (Some(live), QoS::AtMostOnce) if live.has_room() => {
+                live.send(&parcel, None, false, now, batch).map(|()| Stage::Waiting)
+            }
             (Some(live), QoS::AtMostOnce) if live.outbox.is_closed() => Err(DropReason::NoReceiverOnline),
             (Some(_), QoS::AtMostOnce) => Err(DropReason::SlowConsumer),
-            (Some(live), _) if self.may_start(live) => self.start(live, parcel, now, batch),
+            (Some(live), _) if self.may_start(live) => {
+                self.start(live, parcel, now, batch).map(Stage::UnderWay)
+            }
             (live, _) => {
                 if let Some(live) = live.filter(|live| !live.has_room()) {
                     live.outbox.want_room();
                 }
-                self.enqueue(parcel, limits, now, on_drop)
+                self.enqueue(parcel, limits, now, batch, on_drop).map(|()| Stage::Waiting)
             }
         }
     }
@@ -201,7 +223,7 @@ impl Outbound {
     ) -> Result<(), DropReason> {
         match parcel.qos {
             QoS::AtMostOnce => live.send(&parcel, None, false, now, batch),
-            _ if self.may_start(live) => self.start(live, parcel, now, batch),
+            _ if self.may_start(live) => self.start(live, parcel, now, batch).map(drop),
             _ => {
                 self.push(parcel);
                 Ok(())
@@ -216,10 +238,18 @@ impl Outbound {
         while self.may_start_with(live) {
             let Some(parcel) = self.queue.pop_front() else { break };
             self.queue_bytes -= parcel.message.size();
-            if parcel.message.is_expired(now) {
-                on_drop(DropReason::Expired);
-            } else if let Err(reason) = self.start(live, parcel, now, batch) {
-                on_drop(reason);
+            let slot = parcel.slot.clone();
+            let outcome = if parcel.message.is_expired(now) {
+                Err(DropReason::Expired)
+            } else {
+                self.start(live, parcel, now, batch)
+            };
+            match outcome {
+                Ok(id) => self.mark(slot.as_ref(), MarkKind::UnderWay(id), batch),
+                Err(reason) => {
+                    self.mark(slot.as_ref(), MarkKind::Settled, batch);
+                    on_drop(reason);
+                }
             }
         }
         let waits = !self.queue.is_empty() || !self.replays.is_empty() || self.unsent > 0;
@@ -235,37 +265,158 @@ impl Outbound {
             entry.sent = false;
             entry.counted = false;
         }
-        self.unsent = self.inflight.len();
+        self.unsent = self.inflight.len() - self.held;
+    }
+
+    /// Brings back a message from before a restart. Those that were given an identifier keep it and are sent again with
+    /// it `[MQTT-4.4.0-1]`; they come in the order of their numbers, which is theirs except where two publishers were at
+    /// it at once.
+    pub(crate) fn restore(&mut self, parcel: Parcel, stage: Stage) {
+        const ROUND: u64 = u16::MAX as u64;
+        let (id, parcel, slot) = match stage {
+            Stage::Waiting => return self.push(parcel),
+            Stage::UnderWay(id) => {
+                let slot = parcel.slot.clone();
+                (id, Some(parcel), slot)
+            }
+            Stage::Released(id) => (id, None, parcel.slot),
+        };
+        // A round ahead of these, which are taken for older than they are: the next identifiers are looked for among
+        // them one by one as long as they are there.
+        self.given = ROUND + u64::from(id.get());
+        self.inflight.push_back(Inflight {
+            given: 0,
+            id,
+            parcel,
+            slot,
+            sent: false,
+            before: true,
+            counted: false,
+            hold: None,
+        });
+    }
+
+    /// What is recorded is not this client's any more.
+    pub(crate) fn forget_slots(&mut self) {
+        for entry in &mut self.inflight {
+            entry.slot = None;
+        }
+        let parcels = self.inflight.iter_mut().filter_map(|entry| entry.parcel.as_mut());
+        for parcel in parcels.chain(&mut self.queue) {
+            parcel.slot = None;
+        }
+    }
+
+    /// Notes all messages, for a session that was not one that is kept before. Of a QoS 2 message to which only PUBREL is
+    /// owed nothing is known any more: after a restart the client releases it by itself, when it asks again.
+    pub(crate) fn note_all(&mut self, session: &Arc<Session>, now: Now, ledger: &mut Ledger) {
+        let under_way = self.inflight.iter_mut().filter_map(|entry| {
+            let stage = Stage::UnderWay(entry.id);
+            let parcel = entry.parcel.as_mut()?;
+            Some((parcel, Some(&mut entry.slot), stage))
+        });
+        let waiting = self.queue.iter_mut().map(|parcel| (parcel, None, Stage::Waiting));
+        for (parcel, slot_of_entry, stage) in under_way.chain(waiting) {
+            let slot = Arc::<Slot>::default();
+            if let Some(place) = slot_of_entry {
+                *place = Some(Arc::clone(&slot));
+            }
+            parcel.slot = Some(Arc::clone(&slot));
+            let receiving = Receiving {
+                session: Arc::clone(session),
+                qos: parcel.qos,
+                retain: parcel.retain,
+                identifiers: parcel.identifiers.clone(),
+                stage,
+            };
+            let message = StoredMessage::of(&parcel.message, now);
+            let (receivers, retain) = (vec![receiving], RetainChange::Keep);
+            ledger.published(Publication { message, receivers, retain, slot }, true);
+        }
+    }
+
+    /// Whether messages are held back until they are kept.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.held > 0
+    }
+
+    /// What the first held message waits for.
+    pub(crate) fn first_hold(&self) -> Option<Held> {
+        if self.held == 0 {
+            return None;
+        }
+        self.inflight.iter().find_map(|entry| entry.hold.as_ref()).map(|hold| hold.state())
+    }
+
+    /// Everything that was recorded up to `kept` may be sent; where that is nothing, what is recorded there will never
+    /// be kept. Answers how many are held now.
+    pub(crate) fn release(
+        &mut self,
+        kept: Result<Position, Position>,
+        mut live: Option<&mut Live>,
+        on_drop: OnDrop<'_>,
+    ) -> usize {
+        let (unsent, held) = (&mut self.unsent, &mut self.held);
+        self.inflight.retain_mut(|entry| {
+            let Some(hold) = &entry.hold else { return true };
+            let may_be_sent = match (hold.state(), kept) {
+                (Held::At(position), Ok(kept)) if position <= kept => true,
+                (Held::At(position), Err(lost)) if position >= lost => false,
+                (Held::Lost, _) => false,
+                _ => return true,
+            };
+            entry.hold = None;
+            *held -= 1;
+            if may_be_sent {
+                *unsent += 1;
+                return true;
+            }
+            if let Some(live) = live.as_deref_mut() {
+                live.unacknowledged -= u16::from(entry.counted);
+            }
+            on_drop(DropReason::NotKept);
+            false
+        });
+        self.held
     }
 
     /// PUBACK: whether there was such a message.
-    pub(crate) fn puback(&mut self, live: &mut Live, id: PacketId) -> bool {
-        self.remove(live, id, |entry| {
+    pub(crate) fn puback(&mut self, live: &mut Live, id: PacketId, batch: &mut Batch) -> bool {
+        self.remove(live, id, batch, |entry| {
             entry.parcel.as_ref().is_some_and(|parcel| parcel.qos == QoS::AtLeastOnce)
         })
     }
 
     /// PUBREC.
-    pub(crate) fn pubrec(&mut self, live: &mut Live, id: PacketId, code: ReasonCode) -> AfterPubRec {
+    pub(crate) fn pubrec(
+        &mut self,
+        live: &mut Live,
+        id: PacketId,
+        code: ReasonCode,
+        batch: &mut Batch,
+    ) -> AfterPubRec {
         let Some(entry) = self.inflight.iter_mut().find(|entry| entry.id == id && entry.sent) else {
             return AfterPubRec::Unknown;
         };
         match &entry.parcel {
             Some(parcel) if parcel.qos != QoS::ExactlyOnce => AfterPubRec::Unknown,
             _ if code.is_error() => {
-                self.remove(live, id, |_| true);
+                self.remove(live, id, batch, |_| true);
                 AfterPubRec::Done
             }
-            _ => {
+            Some(_) => {
                 entry.parcel = None;
+                let slot = entry.slot.clone();
+                self.mark(slot.as_ref(), MarkKind::Released, batch);
                 AfterPubRec::Release
             }
+            None => AfterPubRec::Release,
         }
     }
 
     /// PUBCOMP: whether there was such a message.
-    pub(crate) fn pubcomp(&mut self, live: &mut Live, id: PacketId) -> bool {
-        self.remove(live, id, |entry| entry.parcel.is_none())
+    pub(crate) fn pubcomp(&mut self, live: &mut Live, id: PacketId, batch: &mut Batch) -> bool {
+        self.remove(live, id, batch, |entry| entry.parcel.is_none())
     }
 
     /// How many messages wait or are under way.
@@ -292,21 +443,37 @@ impl Outbound {
         self.unsent == 0 && live.unacknowledged < live.receive_max && live.has_room()
     }
 
-    /// Gives `parcel` an identifier and sends it.
+    /// Gives `parcel` an identifier and sends it. A QoS 2 message that is recorded is only held: sent before it is kept,
+    /// a crash would make it two.
     fn start(
         &mut self,
         live: &mut Live,
         parcel: Parcel,
         now: Instant,
         batch: &mut Batch,
-    ) -> Result<(), DropReason> {
+    ) -> Result<PacketId, DropReason> {
         let (given, id) = self.next_id();
-        live.send(&parcel, Some(id), false, now, batch)?;
+        let is_held = parcel.qos == QoS::ExactlyOnce && parcel.slot.is_some();
+        let hold = if is_held { batch.ledger().map(|ledger| ledger.hold(&live.outbox)) } else { None };
+        if hold.is_some() {
+            self.held += 1;
+        } else {
+            live.send(&parcel, Some(id), false, now, batch)?;
+        }
         self.given = given + 1;
         live.unacknowledged += 1;
-        let entry = Inflight { given, id, parcel: Some(parcel), sent: true, before: false, counted: true };
+        let (sent, slot) = (hold.is_none(), parcel.slot.clone());
+        let entry =
+            Inflight { given, id, parcel: Some(parcel), slot, sent, before: false, counted: true, hold };
         self.inflight.push_back(entry);
-        Ok(())
+        Ok(id)
+    }
+
+    /// Has what became of a message recorded, if the message is.
+    fn mark(&self, slot: Option<&Arc<Slot>>, kind: MarkKind, batch: &mut Batch) {
+        if let (Some(slot), Some(ledger)) = (slot, batch.ledger()) {
+            ledger.mark(&self.client, slot, kind);
+        }
     }
 
     /// The next identifier that is not in use. Identifiers go round; one that is still in use when its turn
@@ -335,13 +502,17 @@ impl Outbound {
         let mut waits = false;
         while self.unsent > 0 {
             let Some(entry) = self.inflight.get_mut(place) else { break };
-            if entry.sent {
+            if entry.sent || entry.hold.is_some() {
                 place += 1;
                 continue;
             }
             match &entry.parcel {
                 None => live.acknowledge(PacketType::PubRel, entry.id, ReasonCode::Success, batch),
-                Some(_) if waits || live.unacknowledged >= live.receive_max || !live.has_room() => {
+                Some(_)
+                    if waits
+                        || (!entry.counted && live.unacknowledged >= live.receive_max)
+                        || !live.has_room() =>
+                {
                     waits = true;
                     place += 1;
                     continue;
@@ -350,11 +521,14 @@ impl Outbound {
                     if let Err(reason) = live.send(parcel, Some(entry.id), entry.before, now, batch) {
                         on_drop(reason);
                         self.unsent -= 1;
-                        self.inflight.remove(place);
+                        live.unacknowledged -= u16::from(entry.counted);
+                        if let Some(entry) = self.inflight.remove(place) {
+                            self.mark(entry.slot.as_ref(), MarkKind::Settled, batch);
+                        }
                         continue;
                     }
+                    live.unacknowledged += u16::from(!entry.counted);
                     entry.counted = true;
-                    live.unacknowledged += 1;
                 }
             }
             entry.sent = true;
@@ -363,13 +537,20 @@ impl Outbound {
         }
     }
 
-    fn remove(&mut self, live: &mut Live, id: PacketId, fits: impl Fn(&Inflight) -> bool) -> bool {
+    fn remove(
+        &mut self,
+        live: &mut Live,
+        id: PacketId,
+        batch: &mut Batch,
+        fits: impl Fn(&Inflight) -> bool,
+    ) -> bool {
         let Some(place) = self.inflight.iter().position(|entry| entry.id == id && entry.sent && fits(entry))
         else {
             return false;
         };
         if let Some(entry) = self.inflight.remove(place) {
             live.unacknowledged -= u16::from(entry.counted);
+            self.mark(entry.slot.as_ref(), MarkKind::Settled, batch);
         }
         true
     }
@@ -379,11 +560,12 @@ impl Outbound {
         parcel: Parcel,
         limits: &Limits,
         now: Instant,
+        batch: &mut Batch,
         on_drop: OnDrop<'_>,
     ) -> Result<(), DropReason> {
         let size = parcel.message.size();
         if !self.has_room(size, limits) {
-            self.forget_expired(now, on_drop);
+            self.forget_expired(now, batch, on_drop);
         }
         while !self.has_room(size, limits) {
             if limits.queue_full == QueueFull::RefuseNewest {
@@ -391,6 +573,7 @@ impl Outbound {
             }
             let Some(oldest) = self.queue.pop_front() else { return Err(DropReason::QueueFull) };
             self.queue_bytes -= oldest.message.size();
+            self.mark(oldest.slot.as_ref(), MarkKind::Settled, batch);
             on_drop(DropReason::QueueFull);
         }
         self.push(parcel);
@@ -405,7 +588,7 @@ impl Outbound {
         self.queue.push_back(parcel);
     }
 
-    fn forget_expired(&mut self, now: Instant, on_drop: OnDrop<'_>) {
+    fn forget_expired(&mut self, now: Instant, batch: &mut Batch, on_drop: OnDrop<'_>) {
         if self.expires_first.is_none_or(|first| first > now) {
             return;
         }
@@ -413,6 +596,7 @@ impl Outbound {
         (self.queue_bytes, self.expires_first) = (0, None);
         for parcel in before {
             if parcel.message.is_expired(now) {
+                self.mark(parcel.slot.as_ref(), MarkKind::Settled, batch);
                 on_drop(DropReason::Expired);
             } else {
                 self.push(parcel);

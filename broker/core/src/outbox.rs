@@ -1,22 +1,19 @@
 //! The frames that wait to be written to one connection, and the writing of them by whoever has made them.
 //!
 //! A publisher pushes frames into the outboxes of its receivers and, when its own read buffer is used up,
-//! flushes each of them once ([`Batch`]). Writing never blocks: an outbox whose peer takes no more is left to
-//! the task of its own connection, which is woken.
+//! flushes each of them once (`Batch`). Writing never blocks: an outbox whose peer takes no more is left to the
+//! task of its own connection, which is woken.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::counters::Counters;
-
 /// Payloads up to this many bytes are copied behind their head: cheaper than a further slice for the kernel.
-const COPIED_BYTES_MAX: usize = 2 * 1024;
+pub(crate) const COPIED_BYTES_MAX: usize = 2 * 1024;
 /// A buffer that has grown past this is not kept for the next batch.
 const BUFFER_BYTES_KEPT_MAX: usize = 64 * 1024;
 /// How many slices are handed to the kernel at once.
@@ -36,7 +33,7 @@ pub trait Transport: Send + Sync {
 
 /// The frames that wait for one connection.
 pub struct Outbox {
-    frames: Mutex<Frames>,
+    waiting: Mutex<Waiting>,
     /// Bytes not written yet; kept beside the lock for those who only ask.
     bytes: AtomicUsize,
     closed: AtomicBool,
@@ -44,7 +41,7 @@ pub struct Outbox {
 }
 
 #[derive(Default)]
-struct Frames {
+struct Waiting {
     /// Whole frames and heads whose payload is in a segment of its own, in order; `open` comes last.
     sealed: VecDeque<Segment>,
     open: Vec<u8>,
@@ -53,8 +50,28 @@ struct Frames {
     dirty: bool,
     writing: bool,
     blocked: bool,
+    /// Nothing is to be written yet.
+    held: bool,
     /// Somebody waits for room.
     wanted: bool,
+}
+
+/// Whole frames for several outboxes.
+#[derive(Debug)]
+pub(crate) enum Frames<'a> {
+    /// To be copied into each.
+    Copied(&'a [u8]),
+    /// To be shared by all.
+    Shared(Bytes),
+}
+
+impl Frames<'_> {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Copied(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
 }
 
 enum Segment {
@@ -86,7 +103,7 @@ impl Outbox {
     /// An empty outbox in front of `transport`.
     pub fn new(transport: Box<dyn Transport>) -> Self {
         Self {
-            frames: Mutex::default(),
+            waiting: Mutex::default(),
             bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             transport,
@@ -108,8 +125,8 @@ impl Outbox {
     /// What its connection's task must know.
     #[must_use]
     pub fn state(&self) -> OutboxState {
-        let frames = self.frames.lock();
-        OutboxState { blocked: frames.blocked, closed: self.is_closed(), bytes: self.bytes() }
+        let waiting = self.waiting.lock();
+        OutboxState { blocked: waiting.blocked, closed: self.is_closed(), bytes: self.bytes() }
     }
 
     /// Takes no further frame, and wakes the connection's task. What waits is still written.
@@ -123,12 +140,12 @@ impl Outbox {
         if self.is_closed() {
             return false;
         }
-        let mut frames = self.frames.lock();
-        let before = frames.open.len();
-        encode(&mut frames.open);
-        let added = frames.open.len() - before;
+        let mut waiting = self.waiting.lock();
+        let before = waiting.open.len();
+        encode(&mut waiting.open);
+        let added = waiting.open.len() - before;
         self.bytes.fetch_add(added, Ordering::Relaxed);
-        !std::mem::replace(&mut frames.dirty, true)
+        !std::mem::replace(&mut waiting.dirty, true)
     }
 
     /// Appends a frame made of a head and a payload, which is shared where that is cheaper than a copy.
@@ -142,101 +159,143 @@ impl Outbox {
         if self.is_closed() {
             return false;
         }
-        let mut frames = self.frames.lock();
-        let before = frames.open.len();
-        encode_head(&mut frames.open);
-        let added = frames.open.len() - before + payload.len();
-        let next = std::mem::take(&mut frames.spare);
-        let head = std::mem::replace(&mut frames.open, next);
-        frames.sealed.push_back(Segment::Own(head));
-        frames.sealed.push_back(Segment::Shared(payload.clone()));
+        let mut waiting = self.waiting.lock();
+        let before = waiting.open.len();
+        encode_head(&mut waiting.open);
+        let added = waiting.open.len() - before + payload.len();
+        waiting.share(payload);
         self.bytes.fetch_add(added, Ordering::Relaxed);
-        !std::mem::replace(&mut frames.dirty, true)
+        !std::mem::replace(&mut waiting.dirty, true)
+    }
+
+    /// Appends whole frames.
+    pub(crate) fn push_frames(&self, frames: &Frames<'_>) -> bool {
+        match frames {
+            Frames::Copied(bytes) => self.push(|out| out.extend_from_slice(bytes)),
+            Frames::Shared(bytes) => self.push_with_payload(|_| {}, bytes),
+        }
     }
 
     /// Asks that the connection's task be woken when everything that waits now is written.
     pub(crate) fn want_room(&self) {
-        self.frames.lock().wanted = true;
+        self.waiting.lock().wanted = true;
     }
 
     /// Writes what waits, as far as the peer takes it. Does nothing while somebody else is writing, who will
     /// see what was pushed, or while the outbox is blocked.
     pub fn flush(&self) {
-        let mut frames = self.frames.lock();
-        frames.dirty = false;
-        if frames.writing || frames.blocked {
+        let mut waiting = self.waiting.lock();
+        waiting.dirty = false;
+        if waiting.writing || waiting.blocked || waiting.held {
             return;
         }
-        frames.writing = true;
-        while let Some(mut batch) = frames.take() {
-            drop(frames);
+        waiting.writing = true;
+        while let Some(mut batch) = waiting.take() {
+            drop(waiting);
             let outcome = batch.write_to(&*self.transport, &self.bytes);
-            frames = self.frames.lock();
+            waiting = self.waiting.lock();
             match outcome {
-                Ok(()) => frames.keep(batch.spare),
+                Ok(()) => waiting.keep(batch),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    frames.put_back(batch);
-                    frames.blocked = true;
+                    waiting.put_back(batch);
+                    waiting.blocked = true;
                     break;
                 }
                 Err(_) => {
-                    *frames = Frames { writing: true, ..Frames::default() };
+                    *waiting = Waiting { writing: true, ..Waiting::default() };
                     self.bytes.store(0, Ordering::Relaxed);
                     self.closed.store(true, Ordering::Release);
                     break;
                 }
             }
         }
-        frames.writing = false;
-        let wake = frames.blocked || self.is_closed() || std::mem::take(&mut frames.wanted);
-        drop(frames);
+        waiting.writing = false;
+        let wake = waiting.blocked || self.is_closed() || std::mem::take(&mut waiting.wanted);
+        drop(waiting);
         if wake {
             self.transport.wake();
         }
     }
 
+    /// Has nothing written until [`Outbox::release`]: what is said first must be kept first.
+    pub(crate) fn hold(&self) {
+        self.waiting.lock().held = true;
+    }
+
+    /// What is held may be written, or is taken back where it must not be said.
+    pub(crate) fn release(&self, is_kept: bool) {
+        let mut waiting = self.waiting.lock();
+        waiting.held = false;
+        if !is_kept {
+            *waiting = Waiting::default();
+            self.bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the connection's own task to look at what it holds back.
+    pub(crate) fn wake(&self) {
+        self.transport.wake();
+    }
+
     /// Gives back the memory of buffers that nothing waits in. To be called now and then: a connection that is
     /// idle after a burst need not keep them.
     pub(crate) fn trim(&self) {
-        let mut frames = self.frames.lock();
-        frames.spare = Vec::new();
-        if frames.open.is_empty() {
-            frames.open = Vec::new();
+        let mut waiting = self.waiting.lock();
+        waiting.spare = Vec::new();
+        if waiting.open.is_empty() {
+            waiting.open = Vec::new();
         }
+        waiting.sealed.shrink_to_fit();
     }
 
     /// Goes on after the socket became writable.
     pub fn resume(&self) {
-        self.frames.lock().blocked = false;
+        self.waiting.lock().blocked = false;
         self.flush();
     }
 }
 
-impl Frames {
-    /// Everything that waits, if anything does.
-    fn take(&mut self) -> Option<Writing> {
+impl Waiting {
+    /// Appends bytes that others have too.
+    fn share(&mut self, bytes: &Bytes) {
         if !self.open.is_empty() {
             let next = std::mem::take(&mut self.spare);
             self.sealed.push_back(Segment::Own(std::mem::replace(&mut self.open, next)));
         }
-        let segments = std::mem::take(&mut self.sealed);
-        (!segments.is_empty()).then_some(Writing { segments, written: 0, spare: Vec::new() })
+        self.sealed.push_back(Segment::Shared(bytes.clone()));
+    }
+
+    /// Everything that waits, if anything does.
+    fn take(&mut self) -> Option<Writing> {
+        if self.sealed.is_empty() && self.open.is_empty() {
+            return None;
+        }
+        let next = std::mem::take(&mut self.spare);
+        let last = std::mem::replace(&mut self.open, next);
+        Some(Writing { segments: std::mem::take(&mut self.sealed), last, written: 0, spare: Vec::new() })
     }
 
     /// Puts what was not written in front of what has come since.
     fn put_back(&mut self, batch: Writing) {
-        let mut segments = batch.segments;
-        segments.append(&mut self.sealed);
-        self.sealed = segments;
-        match self.sealed.front_mut() {
-            Some(Segment::Own(bytes)) => drop(bytes.drain(..batch.written.min(bytes.len()))),
-            Some(Segment::Shared(bytes)) => *bytes = bytes.slice(batch.written.min(bytes.len())..),
+        let Writing { mut segments, last, written, .. } = batch;
+        if !last.is_empty() {
+            segments.push_back(Segment::Own(last));
+        }
+        match segments.front_mut() {
+            Some(Segment::Own(bytes)) => drop(bytes.drain(..written.min(bytes.len()))),
+            Some(Segment::Shared(bytes)) => *bytes = bytes.slice(written.min(bytes.len())..),
             None => {}
         }
+        segments.append(&mut self.sealed);
+        self.sealed = segments;
     }
 
-    /// Keeps the memory of a buffer for the next frames.
-    fn keep(&mut self, mut buffer: Vec<u8>) {
+    /// Keeps memory that was written out for the next frames.
+    fn keep(&mut self, batch: Writing) {
+        if self.sealed.capacity() == 0 && batch.segments.capacity() <= SLICES_MAX {
+            self.sealed = batch.segments;
+        }
+        let mut buffer = if batch.last.capacity() > 0 { batch.last } else { batch.spare };
         if buffer.capacity() <= BUFFER_BYTES_KEPT_MAX {
             buffer.clear();
             if self.open.capacity() == 0 {
@@ -248,10 +307,12 @@ impl Frames {
     }
 }
 
-/// Segments on their way out.
+/// Frames on their way out.
 struct Writing {
     segments: VecDeque<Segment>,
-    /// How much of the first segment is written.
+    /// What comes behind them.
+    last: Vec<u8>,
+    /// How much is written of the first of them all.
     written: usize,
     /// A buffer that is written and may be filled again.
     spare: Vec<u8>,
@@ -260,12 +321,13 @@ struct Writing {
 impl Writing {
     /// Writes until all is written or the transport refuses; counts what is written off `waiting`.
     fn write_to(&mut self, transport: &dyn Transport, waiting: &AtomicUsize) -> io::Result<()> {
-        while !self.segments.is_empty() {
+        while !self.segments.is_empty() || self.written < self.last.len() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
             let mut skip = self.written;
-            for (slice, segment) in slices.iter_mut().zip(&self.segments) {
-                *slice = IoSlice::new(segment.bytes().get(skip..).unwrap_or_default());
+            let all = self.segments.iter().map(Segment::bytes).chain([&*self.last]);
+            for (slice, bytes) in slices.iter_mut().zip(all) {
+                *slice = IoSlice::new(bytes.get(skip..).unwrap_or_default());
                 skip = 0;
                 count += 1;
             }
@@ -303,94 +365,10 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// What a batch of work leaves to be done once, at its end: outboxes to flush, counts to add up.
-#[derive(Debug)]
-pub struct Batch {
-    outboxes: Vec<Arc<Outbox>>,
-    tally: Tally,
-    counters: Arc<Counters>,
-}
-
-/// What a batch has counted so far.
-#[derive(Debug, Default)]
-struct Tally {
-    received: u64,
-    received_bytes: u64,
-    sent: u64,
-    sent_bytes: u64,
-}
-
-impl Batch {
-    /// An empty batch that counts into `counters`.
-    #[must_use]
-    pub fn new(counters: Arc<Counters>) -> Self {
-        Self { outboxes: Vec::new(), tally: Tally::default(), counters }
-    }
-
-    /// Has `outbox` flushed at the end.
-    pub(crate) fn add(&mut self, outbox: &Arc<Outbox>) {
-        self.outboxes.push(Arc::clone(outbox));
-    }
-
-    /// Counts a message that a client published.
-    pub(crate) fn received(&mut self, payload_bytes: usize) {
-        self.tally.received += 1;
-        self.tally.received_bytes += payload_bytes as u64;
-    }
-
-    /// Counts a message that was handed to a connection.
-    pub(crate) fn sent(&mut self, payload_bytes: usize) {
-        self.tally.sent += 1;
-        self.tally.sent_bytes += payload_bytes as u64;
-    }
-
-    /// An empty batch like this one, for work that goes on elsewhere.
-    pub(crate) fn another(&self) -> Self {
-        Self::new(Arc::clone(&self.counters))
-    }
-
-    /// Takes over what `other` leaves to be done.
-    pub(crate) fn append(&mut self, mut other: Self) {
-        self.outboxes.append(&mut other.outboxes);
-        let tally = std::mem::take(&mut other.tally);
-        self.tally.received += tally.received;
-        self.tally.received_bytes += tally.received_bytes;
-        self.tally.sent += tally.sent;
-        self.tally.sent_bytes += tally.sent_bytes;
-    }
-
-    /// Whether an outbox that is to be flushed has more waiting than `bytes`.
-    #[must_use]
-    pub fn is_congested(&self, bytes: usize) -> bool {
-        self.outboxes.iter().any(|outbox| outbox.bytes() > bytes)
-    }
-
-    /// Flushes the outboxes and adds the counts up.
-    pub fn flush(&mut self) {
-        for outbox in self.outboxes.drain(..) {
-            outbox.flush();
-        }
-        let tally = std::mem::take(&mut self.tally);
-        if tally.received > 0 {
-            self.counters.messages_received.add(tally.received);
-            self.counters.payload_bytes_received.add(tally.received_bytes);
-        }
-        if tally.sent > 0 {
-            self.counters.messages_sent.add(tally.sent);
-            self.counters.payload_bytes_sent.add(tally.sent_bytes);
-        }
-    }
-}
-
-impl Drop for Batch {
-    /// A frame is written even where whoever has made it was cut short.
-    fn drop(&mut self) {
-        self.flush();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     /// Takes so many bytes per call, and blocks after so many calls.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::hook::{Chains, Deliver, HookPoint, Link, Observe, Transform};
+use crate::hook::{Chains, Deliver, HookPoint, Link, Observe, Persist, Transform};
 use crate::message::QoS;
 use crate::session::Session;
 use crate::subscriptions::{Group, Options, Subscriber};
@@ -19,6 +19,7 @@ pub(crate) struct Plan {
     pub(crate) transforms: Vec<(usize, Arc<dyn Transform>)>,
     pub(crate) observers: Vec<Arc<dyn Observe>>,
     pub(crate) delivers: Vec<(usize, Arc<dyn Deliver>)>,
+    pub(crate) persists: Vec<(usize, Arc<dyn Persist>)>,
     pub(crate) receivers: Vec<Receiver>,
     pub(crate) groups: Vec<Arc<Group>>,
 }
@@ -102,13 +103,22 @@ impl Plan {
         let delivers = hooks(HookPoint::OnDeliver)
             .filter_map(|(place, hook)| hook.on_deliver(&topic).map(|deliver| (place, deliver)))
             .collect();
+        let persists = hooks(HookPoint::Persistence)
+            .filter_map(|(place, hook)| hook.persistence(&topic).map(|persist| (place, persist)))
+            .collect();
         let receivers = receivers(subscribers);
-        Self { topic, epoch, chains, transforms, observers, delivers, receivers, groups }
+        Self { topic, epoch, chains, transforms, observers, delivers, persists, receivers, groups }
     }
 
     /// Whether nobody but receivers wants the topic.
     pub(crate) fn is_plain(&self) -> bool {
         self.transforms.is_empty() && self.observers.is_empty()
+    }
+
+    /// Whether every receiver gets a message as it came, whatever its terms are: no hook looks at it on the way, and no
+    /// group has to choose.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.is_plain() && self.delivers.is_empty() && self.groups.is_empty()
     }
 
     /// The link of a transform or an on-deliver hook, which knows its policy.

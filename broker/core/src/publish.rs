@@ -10,15 +10,16 @@ use std::task::Poll;
 use tracing::{debug, info, warn};
 use weirmq_wire::{PublishHead, ReasonCode, Version};
 
+use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::{DropReason, Limit};
 use crate::hook::{
     Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Link, Policy, Reply, Transformed,
 };
+use crate::keeping::Keeping;
 use crate::message::{HOPS_MAX, Message, Publisher, QoS};
 use crate::outbound::Parcel;
-use crate::outbox::Batch;
 use crate::plan::{Grant, Plan};
 use crate::session::Session;
 use crate::time::Now;
@@ -71,7 +72,7 @@ pub(crate) async fn publish(
         let answers = item.answers;
         if !std::mem::replace(&mut is_first, false) && !item.plan.is_plain() {
             // What rules and transforms make of a message is as much work again: others have their turn before it.
-            batch.flush();
+            batch.flush_outboxes();
             give_way().await;
         }
         let one = one(&broker, item, now, &mut batch, &mut items).await;
@@ -165,7 +166,7 @@ async fn one(
         item.link = place + 1;
         let reply = transform.transform(&item.message, now);
         if matches!(reply, Reply::Later(_)) {
-            batch.flush();
+            batch.flush_outboxes();
         }
         let transformed = match reply.get().await {
             Ok(transformed) => transformed,
@@ -206,11 +207,15 @@ async fn one(
         }
         return refused;
     }
-    let (matched, actions) = route(broker, &item.message, &item.plan, now, batch);
-    if let Some(actions) = actions {
-        follow(broker, &item.message, actions, now, items);
+    match route(broker, &item.message, &item.plan, now, batch) {
+        Ok((matched, actions)) => {
+            if let Some(actions) = actions {
+                follow(broker, &item.message, actions, now, batch, items);
+            }
+            Some(Ok(matched))
+        }
+        Err(denial) => Some(Err(denial)),
     }
-    Some(Ok(matched))
 }
 
 /// Makes sure that the client may publish the message as it is.
@@ -251,7 +256,13 @@ fn transform_failed(broker: &Broker, item: &Item, place: usize, failure: &Failur
 }
 
 /// Counts and logs that a hook on a message's way failed, and says what is done in its place.
-fn failed(broker: &Broker, link: &Link, point: HookPoint, client_id: &str, failure: &Failure) -> Policy {
+pub(crate) fn failed(
+    broker: &Broker,
+    link: &Link,
+    point: HookPoint,
+    client_id: &str,
+    failure: &Failure,
+) -> Policy {
     broker.counters().hook_failures.add_one();
     chain::failed(&broker.log, link, point, client_id, failure)
 }
@@ -356,11 +367,24 @@ fn draft_fault(broker: &Broker, draft: &Draft) -> Option<String> {
 }
 
 /// Takes up what rules want done about `message`.
-fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, items: &mut Items) {
+fn follow(
+    broker: &Arc<Broker>,
+    message: &Message,
+    actions: Actions,
+    now: Now,
+    batch: &mut Batch,
+    items: &mut Items,
+) {
     for record in actions.records {
         broker.counters().records.add_one();
         // A refusal is counted and logged by the sinks.
-        let _ = broker.sinks.submit(record);
+        let _ = if broker.keeper().is_some() {
+            let sink = Arc::clone(&record.sink);
+            let mut keep = |bytes| batch.ledger().map(|ledger| ledger.sink_record(&sink, bytes));
+            broker.sinks.submit_kept(record, &mut keep)
+        } else {
+            broker.sinks.submit(record)
+        };
     }
     for (rule, draft) in actions.publish {
         if message.hops >= HOPS_MAX {
@@ -392,20 +416,55 @@ fn follow(broker: &Arc<Broker>, message: &Message, actions: Actions, now: Now, i
     }
 }
 
+impl Broker {
+    /// Publishes a message in the name of a plugin, with so many rules and plugins before it. The work that it gives back
+    /// must be driven to its end.
+    ///
+    /// # Errors
+    /// Why it is no message that may be published. It is counted.
+    pub fn publish_for_plugin(
+        self: &Arc<Self>,
+        plugin: &Arc<str>,
+        draft: Draft,
+        hops: u8,
+        now: Now,
+    ) -> Result<Work, String> {
+        if hops > HOPS_MAX {
+            self.dropped(None, DropReason::Loop);
+            return Err("plugins go round in a loop".to_owned());
+        }
+        let publisher = Publisher::Plugin(Arc::clone(plugin));
+        let message = accept_draft(self, draft, publisher, hops, now)
+            .inspect_err(|_| self.dropped(None, DropReason::Invalid))?;
+        let (broker, message) = (Arc::clone(self), Arc::new(message));
+        Ok(Box::pin(async move {
+            let (plan, batch) = (broker.plan(&message.topic), broker.batch());
+            // The outcome is counted and logged on the way; nobody waits for it.
+            let _ = publish(broker, Origin::Inside, message, plan, now, batch).await;
+        }))
+    }
+}
+
 /// Retains the message, shows it to rules and hands it to its receivers. Answers how many matched and what the
 /// rules want done.
+///
+/// # Errors
+/// It would have to be kept, and a hook is against that: nobody gets it.
 pub(crate) fn route(
     broker: &Broker,
     message: &Arc<Message>,
     plan: &Plan,
     now: Now,
     batch: &mut Batch,
-) -> (usize, Option<Actions>) {
+) -> Result<(usize, Option<Actions>), Denial> {
+    let mut keeping = Keeping::of(broker, message, plan)?;
     if message.retain {
-        broker.retain(message, now);
+        keeping.retains(broker.retain(message, now));
     }
     let actions = (!plan.observers.is_empty()).then(|| observe(broker, message, plan, now));
-    (deliver(broker, message, plan, now, batch), actions)
+    let matched = deliver(broker, message, plan, &mut keeping, now, batch);
+    keeping.note(message, now, batch);
+    Ok((matched, actions))
 }
 
 fn observe(broker: &Broker, message: &Arc<Message>, plan: &Plan, now: Now) -> Actions {
@@ -422,10 +481,11 @@ fn observe(broker: &Broker, message: &Arc<Message>, plan: &Plan, now: Now) -> Ac
 }
 
 /// Hands `message` to everybody who receives its topic.
-pub(crate) fn deliver(
+fn deliver(
     broker: &Broker,
     message: &Arc<Message>,
     plan: &Plan,
+    keeping: &mut Keeping,
     now: Now,
     batch: &mut Batch,
 ) -> usize {
@@ -434,7 +494,7 @@ pub(crate) fn deliver(
     for receiver in &plan.receivers {
         if let Some(grant) = receiver.grant(publisher) {
             matched += 1;
-            deliver_to(broker, &receiver.session, message, plan, grant, now, batch);
+            deliver_to(broker, &receiver.session, message, plan, grant, keeping, now, batch);
         }
     }
     for group in &plan.groups {
@@ -443,7 +503,7 @@ pub(crate) fn deliver(
         match chosen {
             Some(member) => {
                 let grant = Grant::of(&member.options);
-                deliver_to(broker, &member.session, message, plan, &grant, now, batch);
+                deliver_to(broker, &member.session, message, plan, &grant, keeping, now, batch);
             }
             None => broker.dropped(None, DropReason::NoReceiverOnline),
         }
@@ -451,34 +511,53 @@ pub(crate) fn deliver(
     matched
 }
 
+#[expect(clippy::too_many_arguments, reason = "the way of one message to one receiver takes what it takes")]
 fn deliver_to(
     broker: &Broker,
     session: &Arc<Session>,
     message: &Arc<Message>,
     plan: &Plan,
     grant: &Grant,
+    keeping: &mut Keeping,
     now: Now,
     batch: &mut Batch,
 ) {
-    let message = match on_deliver(broker, session, message, plan, now) {
-        Ok(message) => message,
+    let delivered = match on_deliver(broker, session, message, plan, now) {
+        Ok(delivered) => delivered,
         Err(reason) => return broker.dropped(Some(session), reason),
     };
-    let parcel = Parcel {
-        qos: message.qos.min(grant.qos),
-        retain: message.retain && grant.retain_as_published,
+    let mut parcel = Parcel {
+        qos: delivered.qos.min(grant.qos),
+        retain: delivered.retain && grant.retain_as_published,
         identifiers: grant.identifiers.clone(),
-        message,
+        slot: None,
+        message: delivered,
     };
     let mut state = session.lock();
     if state.ended {
         drop(state);
         return broker.dropped(Some(session), DropReason::SessionEnded);
     }
+    if state.kept && parcel.qos > QoS::AtMostOnce {
+        parcel.slot = keeping.slot_for(message, &parcel.message);
+    }
+    let recorded = parcel.slot.is_some().then(|| parcel.clone());
     let crate::session::State { outbound, live, .. } = &mut *state;
     let on_drop = &mut |reason| broker.dropped(Some(session), reason);
-    if let Err(reason) = outbound.offer(live.as_mut(), parcel, &broker.limits, now.at, batch, on_drop) {
-        broker.dropped(Some(session), reason);
+    let offered = outbound.offer(live.as_mut(), parcel, &broker.limits, now.at, batch, on_drop);
+    session.set_holds(outbound.is_holding());
+    drop(state);
+    match (offered, recorded) {
+        (Ok(stage), Some(parcel)) => keeping.taken(broker, session, &parcel, stage, plan),
+        (Ok(_), None) => {}
+        (Err(reason), _) => broker.dropped(Some(session), reason),
+    }
+}
+
+/// Hands a message of the broker's own to everybody who receives its topic; nothing of it is kept.
+pub(crate) fn deliver_own(broker: &Broker, message: &Arc<Message>, plan: &Plan, now: Now, batch: &mut Batch) {
+    if let Ok(mut keeping) = Keeping::of(broker, message, plan) {
+        deliver(broker, message, plan, &mut keeping, now, batch);
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use crate::durable::Kept;
+
 /// One value of a record. Numbers keep their kind, bytes stay bytes, maps keep their order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -64,4 +66,18 @@ pub trait Sinks: Send + Sync + 'static {
     /// # Errors
     /// [`Refused`], already counted and logged by the implementation.
     fn submit(&self, record: Record) -> Result<(), Refused>;
+
+    /// As [`Sinks::submit`], for a broker that keeps what must outlive it. A sink that takes the record hands `keep` what
+    /// it wants back after a restart, and says [`Kept::settle`] once the record has met its end.
+    ///
+    /// # Errors
+    /// [`Refused`], already counted and logged by the implementation.
+    fn submit_kept(
+        &self,
+        record: Record,
+        keep: &mut dyn FnMut(Bytes) -> Option<Kept>,
+    ) -> Result<(), Refused> {
+        let _ = keep;
+        self.submit(record)
+    }
 }

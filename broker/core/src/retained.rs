@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::message::Message;
 use crate::time::Instant;
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, TopicName};
 use crate::tree::Tree;
 
 /// The retained messages, within limits.
@@ -81,17 +81,18 @@ impl Retained {
         found
     }
 
-    /// Takes away what has expired.
-    pub(crate) fn forget_expired(&mut self, now: Instant) {
+    /// Takes away what has expired. Answers for which topics.
+    pub(crate) fn forget_expired(&mut self, now: Instant) -> Vec<TopicName> {
         let mut expired = Vec::new();
         self.tree.each(&mut |value: &Option<Arc<Message>>| {
             expired.extend(value.iter().filter(|message| message.is_expired(now)).cloned());
         });
-        for message in expired {
+        for message in &expired {
             self.tree.change(&message.topic, |value| *value = None);
             self.messages -= 1;
             self.bytes -= message.size();
         }
+        expired.iter().map(|message| message.topic.clone()).collect()
     }
 
     /// How many there are.

@@ -4,23 +4,23 @@
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use weirmq_wire::{
-    Ack, Packet, PacketId, PacketType, Properties, PublishHead, ReasonCode, Version, encode_ack,
-};
+use weirmq_wire::{Ack, Packet, PacketId, PacketType, PublishHead, ReasonCode, Version, encode_ack};
 
 use crate::answer::{self, Terms};
+use crate::batch::Batch;
 use crate::broker::encode;
 use crate::counters::{DropReason, Drops};
+use crate::durable::event::SessionHeader;
+pub(crate) use crate::durable::event::StoredWill as Will;
 use crate::hook::Identity;
-use crate::message::QoS;
 use crate::outbound::{Outbound, Parcel};
-use crate::outbox::{Batch, Outbox};
+use crate::outbox::Outbox;
 use crate::subscriptions::Options;
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 use crate::topic::{Subscribable, TopicName};
 
 /// The session of one client identifier.
@@ -33,6 +33,10 @@ pub struct Session {
     /// What was not delivered to it.
     pub(crate) drops: Drops,
     state: Mutex<State>,
+    /// [`State::ended`], for those who do not lock.
+    over: AtomicBool,
+    /// Whether messages are held back until they are kept.
+    holds: AtomicBool,
 }
 
 /// What changes about a session.
@@ -61,6 +65,10 @@ pub(crate) struct State {
     pub(crate) scheduled_at: Option<Instant>,
     /// It is over: nothing is to be put into it any more.
     pub(crate) ended: bool,
+    /// It is kept, and outlives the process.
+    pub(crate) kept: bool,
+    /// It comes from before the last start, and its client has not been back: nobody knows its rights.
+    pub(crate) restored: bool,
 }
 
 /// How long a session outlives its connection.
@@ -78,6 +86,14 @@ impl SessionExpiry {
         if seconds == u32::MAX { Self::Never } else { Self::After(seconds) }
     }
 
+    /// The Session Expiry Interval that says this.
+    pub(crate) fn seconds(self) -> u32 {
+        match self {
+            Self::After(seconds) => seconds,
+            Self::Never => u32::MAX,
+        }
+    }
+
     /// Whether the session ends with its connection.
     pub(crate) fn is_zero(self) -> bool {
         self == Self::After(0)
@@ -92,16 +108,8 @@ impl SessionExpiry {
     }
 }
 
-/// A will as the client registered it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Will {
-    pub(crate) topic: TopicName,
-    pub(crate) payload: Bytes,
-    pub(crate) qos: QoS,
-    pub(crate) retain: bool,
-    pub(crate) properties: Properties,
-    pub(crate) expiry_s: Option<u32>,
-    pub(crate) delay_s: u32,
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A session's connection.
@@ -131,6 +139,11 @@ impl Aliases {
     /// Up to `max` of them.
     pub(crate) fn new(max: u16) -> Self {
         Self { known: HashMap::new(), max }
+    }
+
+    /// Whether the client takes none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.max == 0
     }
 
     /// The alias of `topic`, and whether the client knows it already. The first topics have the aliases: they
@@ -195,7 +208,7 @@ impl Live {
         if let Some((alias, false)) = alias {
             self.aliases.known.insert(message.topic.clone(), alias);
         }
-        batch.sent(message.payload.len());
+        batch.sent(1, message.payload.len());
         if new {
             batch.add(&self.outbox);
         }
@@ -245,13 +258,43 @@ impl Session {
             will: None,
             subscriptions: HashMap::new(),
             unreleased: HashMap::new(),
-            outbound: Outbound::default(),
+            outbound: Outbound::new(&client_id),
             will_at: None,
             ends_at: None,
             scheduled_at: None,
             ended: false,
+            kept: false,
+            restored: false,
         };
-        Self { number, client_id, drops: Drops::default(), state: Mutex::new(state) }
+        Self {
+            number,
+            client_id,
+            drops: Drops::default(),
+            state: Mutex::new(state),
+            over: AtomicBool::new(false),
+            holds: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Whether messages are held back until they are kept.
+    pub(crate) fn holds(&self) -> bool {
+        self.holds.load(Ordering::Acquire)
+    }
+
+    /// Says whether messages are held back. To be called with its state locked.
+    pub(crate) fn set_holds(&self, holds: bool) {
+        self.holds.store(holds, Ordering::Release);
+    }
+
+    /// Ends it. Answers whether it had not ended before. To be called with its state locked.
+    pub(crate) fn set_over(&self, state: &mut State) -> bool {
+        self.over.store(true, Ordering::Release);
+        !std::mem::replace(&mut state.ended, true)
     }
 
     /// Its state, for as long as the guard lives. Nothing else is locked while it is held but an outbox.
@@ -264,6 +307,18 @@ impl State {
     /// Its connection, if it is the one with this number.
     pub(crate) fn live_as(&mut self, connection: u64) -> Option<&mut Live> {
         self.live.as_mut().filter(|live| live.connection == connection)
+    }
+
+    /// What is kept of it besides its subscriptions and messages.
+    pub(crate) fn header(&self, now: Now) -> SessionHeader {
+        let unix_ms = |at: Instant| now.unix_ms.saturating_add(millis(at.since(now.at)));
+        SessionHeader {
+            principal: Arc::clone(&self.identity.lease.principal),
+            expiry_s: self.expiry.seconds(),
+            ends_at_unix_ms: self.ends_at.filter(|_| self.live.is_none()).map(unix_ms),
+            will: self.will.clone(),
+            will_due_unix_ms: self.will_at.map(unix_ms),
+        }
     }
 
     /// When the broker has to look at it, having no connection.

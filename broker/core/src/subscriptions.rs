@@ -1,6 +1,5 @@
 //! Who subscribes to what: filters in a tree, each with its plain subscribers and its shared groups.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,18 +11,7 @@ use crate::session::Session;
 use crate::topic::Subscribable;
 use crate::tree::{Hung, Tree};
 
-/// What a subscription asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Options {
-    /// The QoS that was granted.
-    pub(crate) qos: QoS,
-    /// Own messages are not sent back `[MQTT-3.8.3-3]`.
-    pub(crate) no_local: bool,
-    /// RETAIN is forwarded as published `[MQTT-3.3.1-12]`, `[MQTT-3.3.1-13]`.
-    pub(crate) retain_as_published: bool,
-    /// Subscription Identifier.
-    pub(crate) identifier: Option<NonZeroU32>,
-}
+pub(crate) use crate::durable::event::Subscription as Options;
 
 /// A session at a filter.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! The configuration of the plugin host and of one plugin, with the limits that hold where it says nothing.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use serde::Deserialize;
 use weirmq_core::hook::{Hook, HookPoint, Link, Policy};
 
 use crate::error::LoadError;
+use crate::grant::{Grant, SecretSource};
 
 /// The plugin host's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -17,9 +19,18 @@ pub struct HostConfig {
     /// by the file.
     #[serde(skip)]
     pub cache_folder: Option<PathBuf>,
+    /// Where native plugins are copied to before they are mapped, which nobody else may be able to write to either;
+    /// `None` is the system's folder for temporary files. Given by the server, not by the file.
+    #[serde(skip)]
+    pub native_folder: Option<PathBuf>,
+    /// Whether native plugins are loaded: code in the broker's own process that nothing confines.
+    pub allow_native: bool,
     /// How many threads serve the calls that may take their time: logins and events. One per core unless
     /// configured.
     pub threads: usize,
+    /// How many threads serve the calls of plugins with outgoing HTTP, which mostly wait: so many requests are under
+    /// way at a time. Started when the first such plugin is loaded.
+    pub io_threads: usize,
     /// How many of those calls may wait for a thread. At the limit a login fails at once ("not in service").
     pub queue_max: usize,
     /// How long one of them may wait for a thread before it fails.
@@ -32,7 +43,10 @@ impl Default for HostConfig {
     fn default() -> Self {
         Self {
             cache_folder: None,
+            native_folder: None,
+            allow_native: false,
             threads: cores(),
+            io_threads: 64,
             queue_max: 1024,
             queue_wait_ms: 10_000,
             file_bytes_max: 64 << 20,
@@ -48,6 +62,9 @@ pub struct PluginConfig {
     pub name: String,
     /// The component. A relative path is resolved by whoever reads the configuration, before it is loaded.
     pub file: PathBuf,
+    /// What the file is; its ending and its first bytes say so unless this does.
+    #[serde(default)]
+    pub kind: Option<PluginKind>,
     /// Whether listeners stay closed until it serves.
     #[serde(default)]
     pub required: bool,
@@ -60,6 +77,9 @@ pub struct PluginConfig {
     /// How large one answer, or one text that it logs, may be, in bytes.
     #[serde(default = "default_output_bytes_max")]
     pub output_bytes_max: u32,
+    /// How often one call may ask for something of the broker: log, metrics, keys, HTTP and so on.
+    #[serde(default = "default_host_calls_max")]
+    pub host_calls_max: u32,
     /// How many instances of it there may be at a time; twice the number of cores unless configured.
     #[serde(default = "default_instances_max")]
     pub instances_max: u32,
@@ -69,6 +89,12 @@ pub struct PluginConfig {
     /// What is passed to the plugin itself.
     #[serde(default)]
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// The secrets that it may read, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// What else it may do.
+    #[serde(default)]
+    pub grant: Grant,
     /// When it is left alone because it keeps failing.
     #[serde(default)]
     pub quarantine: QuarantineConfig,
@@ -80,13 +106,17 @@ impl PluginConfig {
         Self {
             name: name.into(),
             file: file.into(),
+            kind: None,
             required: false,
             deadline_ms: Deadlines::default(),
             memory_mb: default_memory_mb(),
             output_bytes_max: default_output_bytes_max(),
+            host_calls_max: default_host_calls_max(),
             instances_max: default_instances_max(),
             on_failure: OnFailure::default(),
             config: serde_json::Map::new(),
+            secrets: BTreeMap::new(),
+            grant: Grant::default(),
             quarantine: QuarantineConfig::default(),
         }
     }
@@ -120,6 +150,9 @@ impl PluginConfig {
         if self.output_bytes_max == 0 {
             return fault("output_bytes_max", "at least 1");
         }
+        if self.host_calls_max == 0 {
+            return fault("host_calls_max", "at least 1");
+        }
         if !(1..=1024).contains(&self.instances_max) {
             return fault("instances_max", "1 to 1024");
         }
@@ -129,7 +162,31 @@ impl PluginConfig {
         if self.quarantine.window_seconds == 0 {
             return fault("quarantine.window_seconds", "at least 1");
         }
+        if let Some((key, wanted)) = self.grant.fault() {
+            return fault(&key, wanted);
+        }
         Ok(())
+    }
+}
+
+/// What a plugin's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginKind {
+    /// A WebAssembly component.
+    Wasm,
+    /// A shared library.
+    Native,
+}
+
+impl PluginKind {
+    /// Its name in configurations and commands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Native => "native",
+        }
     }
 }
 
@@ -148,12 +205,18 @@ pub struct Deadlines {
     pub authorize: u32,
     /// A message. On the worker.
     pub on_publish: u32,
+    /// A message for one receiver. On the worker.
+    pub on_deliver: u32,
     /// A filter of a SUBSCRIBE. On the worker.
     pub on_subscribe: u32,
     /// A filter of an UNSUBSCRIBE. On the worker.
     pub on_unsubscribe: u32,
+    /// A message that is stored or read back. On the worker.
+    pub persistence: u32,
     /// An event. Beside the workers.
     pub lifecycle: u32,
+    /// A call of the timer. Beside the workers.
+    pub timer: u32,
 }
 
 impl Default for Deadlines {
@@ -163,9 +226,12 @@ impl Default for Deadlines {
             authenticate: 1000,
             authorize: 20,
             on_publish: 20,
+            on_deliver: 20,
             on_subscribe: 20,
             on_unsubscribe: 20,
+            persistence: 20,
             lifecycle: 20,
+            timer: 1000,
         }
     }
 }
@@ -179,15 +245,14 @@ impl Deadlines {
             HookPoint::OnSubscribe => self.on_subscribe,
             HookPoint::OnUnsubscribe => self.on_unsubscribe,
             HookPoint::Lifecycle => self.lifecycle,
-            HookPoint::OnPublish
-            | HookPoint::OnMessage
-            | HookPoint::OnDeliver
-            | HookPoint::Persistence
-            | HookPoint::Timer => self.on_publish,
+            HookPoint::OnDeliver => self.on_deliver,
+            HookPoint::Persistence => self.persistence,
+            HookPoint::Timer => self.timer,
+            HookPoint::OnPublish | HookPoint::OnMessage => self.on_publish,
         }
     }
 
-    fn all(&self) -> [(&'static str, u32); 7] {
+    fn all(&self) -> [(&'static str, u32); 10] {
         [
             ("init", self.init),
             ("authenticate", self.authenticate),
@@ -195,7 +260,10 @@ impl Deadlines {
             ("on-publish", self.on_publish),
             ("on-subscribe", self.on_subscribe),
             ("on-unsubscribe", self.on_unsubscribe),
+            ("on-deliver", self.on_deliver),
+            ("persistence", self.persistence),
             ("lifecycle", self.lifecycle),
+            ("timer", self.timer),
         ]
     }
 }
@@ -212,8 +280,12 @@ pub struct OnFailure {
     pub on_publish: Option<FailurePolicy>,
     /// At a filter of a SUBSCRIBE.
     pub on_subscribe: Option<FailurePolicy>,
+    /// At a message for one receiver.
+    pub on_deliver: Option<FailurePolicy>,
     /// At a filter of an UNSUBSCRIBE.
     pub on_unsubscribe: Option<FailurePolicy>,
+    /// At a message that is to be stored.
+    pub persistence: Option<FailurePolicy>,
 }
 
 impl OnFailure {
@@ -225,7 +297,9 @@ impl OnFailure {
             (HookPoint::Authorize, self.authorize),
             (HookPoint::OnPublish, self.on_publish),
             (HookPoint::OnSubscribe, self.on_subscribe),
+            (HookPoint::OnDeliver, self.on_deliver),
             (HookPoint::OnUnsubscribe, self.on_unsubscribe),
+            (HookPoint::Persistence, self.persistence),
         ]
         .into_iter()
         .filter_map(|(point, policy)| Some((point, policy?.into())))
@@ -283,6 +357,10 @@ const fn default_memory_mb() -> u32 {
 
 const fn default_output_bytes_max() -> u32 {
     1 << 20
+}
+
+const fn default_host_calls_max() -> u32 {
+    1000
 }
 
 fn default_instances_max() -> u32 {

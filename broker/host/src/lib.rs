@@ -12,8 +12,12 @@
 //! - `load`: from a file to a version that is ready to serve
 //! - `instance`: one live instance, its limits, calls that end in time
 //! - `instances`: the live instances of one version
+//! - `native`: shared libraries behind the C interface
 //! - `convert`: between the broker's words and the interface's, with every answer checked
+//! - [`grant`]: what a plugin asks for, and what the operator grants
+//! - `imports`, [`services`]: what the broker does for plugins when they ask
 //! - `quarantine`: leaving a plugin alone that keeps failing
+//! - `stats`: counts and durations of calls
 //! - `pool`, `ticker`: the host's threads
 //! - `bindings`: generated from the interface
 
@@ -25,19 +29,30 @@ mod bindings;
 pub mod config;
 mod convert;
 pub mod error;
+pub mod grant;
 pub mod host;
+mod imports;
 mod instance;
 mod instances;
 mod load;
+// The boundary to C: the only place of the broker where code of its own may be unsafe.
+#[allow(unsafe_code)]
+mod native;
 pub mod plugin;
 mod pool;
 mod quarantine;
+pub mod services;
+mod stats;
 mod ticker;
 
-pub use config::{Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, QuarantineConfig};
+pub use config::{Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig};
 pub use error::{HostError, LoadError};
+pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, SecretSource};
 pub use host::Host;
-pub use plugin::{Change, PluginHook, PluginInfo, PluginStats};
+pub use plugin::{Change, Latency, PluginHook, PluginInfo, PluginStats};
+pub use services::key_value::{KeyStore, MemoryKeys};
+pub use services::metrics::Figure;
+pub use services::{Consequence, Outside, Revocation, Whom};
 
 /// The version of the plugin interface, `weirmq:plugin@...`, that this host serves.
 pub const API_VERSION: &str = "0.1.0";

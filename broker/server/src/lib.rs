@@ -15,6 +15,7 @@
 //! - [`data`]: the data folder and its lock
 //! - [`hash`]: `weirmq hash-password`
 //! - [`logging`]: logs to standard error, as text or JSON
+//! - `store_command`: `weirmq store`
 //! - [`signals`]: from signals to an orderly end
 
 #![forbid(unsafe_code)]
@@ -33,3 +34,4 @@ pub mod net;
 pub mod reload;
 pub mod run;
 pub mod signals;
+mod store_command;

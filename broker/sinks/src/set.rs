@@ -8,20 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use weirmq_core::record::{Record, Refused, Sinks};
+use weirmq_core::record::{Kept, Record, Refused, Sinks};
 
 use crate::check;
 use crate::config::{Problem, SinkConfig};
 use crate::disk;
 use crate::engine::Stop;
-use crate::engine::buffer::Buffer;
+use crate::engine::buffer::{Buffer, Keep};
 use crate::engine::dead_letter::DeadLetters;
-use crate::engine::spill::SpillFile;
+use crate::engine::spill::{self, SpillFile};
 use crate::engine::stats::SinkStats;
 use crate::engine::throttle::Throttle;
 use crate::engine::worker::Worker;
@@ -224,10 +225,31 @@ impl SinkSet {
     }
 }
 
-impl Sinks for SinkSet {
-    fn submit(&self, record: Record) -> Result<(), Refused> {
+impl SinkSet {
+    /// Takes over the kept records of sink `name` that were not written before the last restart, in their order. To be
+    /// called before there are clients. Records of a sink that is not configured stay where they are kept; how many, and
+    /// what cannot be read, is logged.
+    pub fn restore(&self, name: &str, records: Vec<(Bytes, Kept)>) {
+        let Some(sink) = self.sinks.get(name) else {
+            let records = records.len();
+            tracing::warn!(sink = name, records, "kept records wait for a sink that is not configured");
+            return;
+        };
+        let mut entries = Vec::with_capacity(records.len());
+        for (bytes, kept) in records {
+            match spill::decode(sink.buffer.name(), &bytes) {
+                Ok(entry) => entries.push((entry, Some(kept))),
+                Err(error) => {
+                    tracing::error!(sink = name, error, "a kept record cannot be read; it stays where it is");
+                }
+            }
+        }
+        sink.buffer.restore(entries);
+    }
+
+    fn push(&self, record: Record, keep: Option<Keep<'_>>) -> Result<(), Refused> {
         if let Some(sink) = self.sinks.get(&record.sink) {
-            return sink.buffer.push(record);
+            return sink.buffer.push(record, keep);
         }
         self.unknown.fetch_add(1, Ordering::Relaxed);
         if let Some(held_back) = self.unknown_log.pass() {
@@ -235,6 +257,20 @@ impl Sinks for SinkSet {
             tracing::warn!(sink, rule, held_back, "a record names a sink that is not configured");
         }
         Err(Refused::UnknownSink(record.sink))
+    }
+}
+
+impl Sinks for SinkSet {
+    fn submit(&self, record: Record) -> Result<(), Refused> {
+        self.push(record, None)
+    }
+
+    fn submit_kept(
+        &self,
+        record: Record,
+        keep: &mut dyn FnMut(Bytes) -> Option<Kept>,
+    ) -> Result<(), Refused> {
+        self.push(record, Some(keep))
     }
 }
 
@@ -299,6 +335,15 @@ impl Running {
 
     /// Puts what is unwritten into the spill file.
     async fn spill(&self) -> Option<SinkRemains> {
+        let kept = self.buffer.kept();
+        if kept > 0 {
+            let sink = &*self.info.name;
+            tracing::info!(
+                sink,
+                records = kept,
+                "unwritten records are kept in the store for the next start"
+            );
+        }
         let entries = self.buffer.drain();
         if entries.is_empty() {
             return None;
@@ -340,7 +385,7 @@ fn take_over(spill: &SpillFile, buffer: &Buffer) -> io::Result<()> {
     } else if records > 0 {
         tracing::info!(sink, records, "records of the run before are being delivered");
     }
-    buffer.restore(restored.entries);
+    buffer.restore(restored.entries.into_iter().map(|entry| (entry, None)));
     Ok(())
 }
 

@@ -31,6 +31,7 @@ fn publish(clients: &[Arc<str>], payload_bytes: usize) -> Event {
             received_unix_ms: 1_764_000_000_000,
             expires_unix_ms: None,
             hops: 0,
+            sealed_by: Vec::new(),
         }),
         recipients: clients
             .iter()

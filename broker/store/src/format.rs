@@ -232,6 +232,14 @@ pub(crate) fn write_message_copied(
     });
 }
 
+/// Appends a message that has had its number elsewhere.
+pub(crate) fn write_message_with_number(number: Number, published: &Published, out: &mut Vec<u8>) {
+    framed(MESSAGE_COPIED, out, |out| {
+        put_varint(out, number);
+        write_published(published, out);
+    });
+}
+
 /// Appends a sink's record that is copied.
 pub(crate) fn write_sink_copied(number: Number, sink: &str, record: &[u8], out: &mut Vec<u8>) {
     framed(SINK_COPIED, out, |out| {
@@ -445,6 +453,7 @@ fn read_session(body: &mut Reader<'_>) -> Result<SessionHeader, Malformed> {
 
 const RETAIN: u8 = 4;
 const EXPIRES: u8 = 32;
+const SEALED: u8 = 64;
 
 fn write_will(will: &StoredWill, out: &mut Vec<u8>) {
     put_text(out, &will.topic);
@@ -489,7 +498,8 @@ fn write_message(message: &StoredMessage, out: &mut Vec<u8>) {
     };
     let retain = if message.retain { RETAIN } else { 0 };
     let expires = if message.expires_unix_ms.is_some() { EXPIRES } else { 0 };
-    out.push(message.qos.as_u8() | retain | publisher << PUBLISHER_SHIFT | expires);
+    let sealed = if message.sealed_by.is_empty() { 0 } else { SEALED };
+    out.push(message.qos.as_u8() | retain | publisher << PUBLISHER_SHIFT | expires | sealed);
     out.push(message.hops);
     out.extend_from_slice(&message.received_unix_ms.to_le_bytes());
     if let Some(expires_unix_ms) = message.expires_unix_ms {
@@ -502,6 +512,10 @@ fn write_message(message: &StoredMessage, out: &mut Vec<u8>) {
         }
         Publisher::Rule(name) | Publisher::Plugin(name) => put_text(out, name),
         Publisher::Broker => {}
+    }
+    if !message.sealed_by.is_empty() {
+        put_varint(out, message.sealed_by.len() as u64);
+        message.sealed_by.iter().for_each(|name| put_text(out, name));
     }
     write_properties(&message.properties, out);
     out.extend_from_slice(&message.payload);
@@ -523,6 +537,12 @@ pub(crate) fn read_message(bytes: &[u8]) -> Result<StoredMessage, Malformed> {
         PUBLISHER_PLUGIN => Publisher::Plugin(reader.text()?.into()),
         _ => Publisher::Broker,
     };
+    let mut sealed_by = Vec::new();
+    if flags & SEALED != 0 {
+        for _ in 0..reader.varint()? {
+            sealed_by.push(reader.text()?.into());
+        }
+    }
     let properties = read_properties(&mut reader)?;
     let payload = Bytes::copy_from_slice(reader.rest());
     let (qos, retain) = (read_qos(flags)?, flags & RETAIN != 0);
@@ -536,6 +556,7 @@ pub(crate) fn read_message(bytes: &[u8]) -> Result<StoredMessage, Malformed> {
         received_unix_ms,
         expires_unix_ms,
         hops,
+        sealed_by,
     })
 }
 

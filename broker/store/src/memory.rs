@@ -52,6 +52,17 @@ impl MemoryStore {
     pub fn new() -> Self {
         Self::default()
     }
+
+    pub(crate) fn append_records<'a>(&self, records: impl Iterator<Item = &'a [Event]>) -> Ticket {
+        let mut held = self.held.lock();
+        let number = held.last_number + 1;
+        for event in records.flatten() {
+            held.last_number += 1;
+            let number = held.last_number;
+            held.apply(event, number);
+        }
+        Ticket::resolved(number, Ok(()))
+    }
 }
 
 impl Held {
@@ -153,14 +164,7 @@ fn remove<K: Ord, V>(maps: &mut BTreeMap<Arc<str>, BTreeMap<K, V>>, name: &str, 
 
 impl Store for MemoryStore {
     fn append(&self, record: &[Event]) -> Ticket {
-        let mut held = self.held.lock();
-        let number = held.last_number + 1;
-        for event in record {
-            held.last_number += 1;
-            let number = held.last_number;
-            held.apply(event, number);
-        }
-        Ticket::resolved(number, Ok(()))
+        self.append_records(std::iter::once(record))
     }
 
     fn sync(&self) -> Ticket {

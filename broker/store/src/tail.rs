@@ -69,6 +69,29 @@ impl Tail {
         }
     }
 
+    /// Whether frames of these sizes can be appended together.
+    ///
+    /// # Errors
+    /// One is too large, or too much waits to be written.
+    pub(crate) fn has_room(
+        &self,
+        frames: impl Iterator<Item = usize>,
+        config: &Config,
+    ) -> Result<(), StoreError> {
+        let mut waiting = self.backlog_bytes;
+        for bytes in frames {
+            if bytes > RECORD_BYTES_MAX {
+                return Err(StoreError::TooLarge { bytes, bytes_max: RECORD_BYTES_MAX });
+            }
+            let with = waiting.saturating_add(bytes);
+            if waiting > 0 && with > config.backlog_bytes_max {
+                return Err(StoreError::Backlog { bytes_max: config.backlog_bytes_max });
+            }
+            waiting = with;
+        }
+        Ok(())
+    }
+
     /// Appends `frame` with `number`, and says where it stands.
     ///
     /// # Errors
@@ -80,13 +103,7 @@ impl Tail {
         config: &Config,
     ) -> Result<FramePlace, StoreError> {
         let too_large = || StoreError::TooLarge { bytes: frame.len(), bytes_max: RECORD_BYTES_MAX };
-        if frame.len() > RECORD_BYTES_MAX {
-            return Err(too_large());
-        }
-        if self.backlog_bytes > 0 && self.backlog_bytes.saturating_add(frame.len()) > config.backlog_bytes_max
-        {
-            return Err(StoreError::Backlog { bytes_max: config.backlog_bytes_max });
-        }
+        self.has_room(std::iter::once(frame.len()), config)?;
         let frame_bytes = u32::try_from(frame.len()).map_err(|_| too_large())?;
         if self.end > HEADER_BYTES && self.end.saturating_add(frame_bytes) > config.segment_bytes() {
             self.begin_segment();
@@ -125,6 +142,11 @@ impl Tail {
             self.end += u32::try_from(bytes.len()).unwrap_or_default();
         }
         self.chunks.push_back(Chunk { segment, start, bytes, sequence: self.sequence, frames: 0, begins });
+    }
+
+    /// How much is appended and not written yet.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
     }
 
     /// How many frames the chunk in front has, and whether others wait behind it. `None` when none waits.

@@ -55,6 +55,17 @@ impl Ticket {
         self.number
     }
 
+    /// Where its record stands in the order of the log.
+    ///
+    /// # Errors
+    /// The record was refused.
+    pub(crate) fn sequence(&self) -> Result<u64, StoreError> {
+        match &self.claim {
+            Claim::Settled(outcome) => outcome.clone().map(|()| 0),
+            Claim::On { sequence, .. } => Ok(*sequence),
+        }
+    }
+
     /// Whether it has resolved, and to what.
     #[must_use]
     pub fn outcome(&self) -> Option<Result<(), StoreError>> {
@@ -185,7 +196,7 @@ impl Progress {
         }
     }
 
-    fn poll(
+    pub(crate) fn poll(
         &self,
         level: Level,
         sequence: u64,
@@ -211,7 +222,7 @@ impl Progress {
         Poll::Pending
     }
 
-    fn forget(&self, level: Level, sequence: u64, key: u64) {
+    pub(crate) fn forget(&self, level: Level, sequence: u64, key: u64) {
         if self.reached(level) < sequence {
             self.waiting.lock().of(level).remove(&(sequence, key));
         }

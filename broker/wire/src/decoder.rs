@@ -68,6 +68,19 @@ impl Decoder {
         self.version
     }
 
+    /// The version of the connection, if its CONNECT is behind, `sender` is who is listened to, and nothing was
+    /// refused.
+    pub(crate) fn listens_to(&self, sender: Side) -> Option<Version> {
+        let listens = self.connected && self.sender == sender && self.failed.is_none();
+        self.version.filter(|_| listens)
+    }
+
+    /// Whether a packet of so many bytes is within the limit.
+    pub(crate) fn takes(&self, packet_len: usize) -> bool {
+        // Four bytes of length cannot say more than 28 bits.
+        u32::try_from(packet_len).unwrap_or(u32::MAX) <= self.packet_bytes_max
+    }
+
     /// Takes one whole packet off the front of `input`. `None`: more bytes are needed. To be called again
     /// until it says so.
     ///
@@ -109,9 +122,8 @@ impl Decoder {
         let kind = self.packet_type(first)?;
         let (remaining, length_len) = remaining_len(behind)?;
         let packet_len = 1 + length_len + remaining;
-        // Four bytes of length cannot say more than 28 bits.
-        let bytes = u32::try_from(packet_len).unwrap_or(u32::MAX);
-        if bytes > self.packet_bytes_max {
+        if !self.takes(packet_len) {
+            let bytes = u32::try_from(packet_len).unwrap_or(u32::MAX);
             return Err(DecodeError::PacketTooLarge { bytes, bytes_max: self.packet_bytes_max }.into());
         }
         packet::check_remaining_len(kind, self.version, remaining)?;
@@ -183,7 +195,7 @@ impl FixedHeader {
 }
 
 /// The remaining length, and how many bytes it took `[MQTT-1.5.5-1]`.
-fn remaining_len(bytes: &[u8]) -> Result<(usize, usize), Stop> {
+pub(crate) fn remaining_len(bytes: &[u8]) -> Result<(usize, usize), Stop> {
     let mut value = 0;
     for position in 0..4 {
         let byte = *bytes.get(position).ok_or(Stop::Incomplete)?;

@@ -39,6 +39,11 @@ impl Text {
         Ok(Self(ByteString::from(text)))
     }
 
+    /// A copy that keeps nothing but itself.
+    pub(crate) fn detached(&self) -> Self {
+        Self(ByteString::from(self.as_str()))
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -22,6 +22,20 @@ proptest! {
     }
 
     #[test]
+    fn a_detached_packet_is_the_same_and_keeps_nothing_of_the_read_buffer(
+        (packet, version, side) in arbitrary::packet()
+    ) {
+        let mut bytes = Vec::with_capacity(4096);
+        packet.encode(version, &mut bytes).unwrap();
+        let mut input = bytes::BytesMut::from(&bytes[..]);
+        let decoded = Reader::of(side, version).decoder().decode(&mut input).unwrap().unwrap();
+        let rest = input.freeze();
+        let detached = decoded.detached();
+        prop_assert_eq!(&detached, &packet);
+        prop_assert!(rest.is_unique() || rest.is_empty() && matches!(packet, Packet::Connect(_)));
+    }
+
+    #[test]
     fn packets_that_follow_each_other_survive_any_chunking(
         (version, side, packets) in arbitrary::packet().prop_flat_map(|(first, version, side)| {
             let more = proptest::collection::vec(arbitrary::packet(), 0..6).prop_map(move |more| {

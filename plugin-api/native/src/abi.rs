@@ -42,6 +42,12 @@ pub const CONNECTED: u8 = 0;
 pub const DISCONNECTED: u8 = 1;
 /// [`Event::kind`]: a session ended.
 pub const SESSION_ENDED: u8 = 2;
+/// [`Event::kind`]: a message was not delivered.
+pub const MESSAGE_DROPPED: u8 = 3;
+/// [`Event::kind`]: a message was handed to the connection of a client.
+pub const MESSAGE_DELIVERED: u8 = 4;
+/// [`Event::kind`]: a client has acknowledged a message.
+pub const MESSAGE_ACKED: u8 = 5;
 
 /// Bytes that belong to the other side, as a C structure has them: `T` is [`c_char`](std::ffi::c_char) or `u8`.
 /// What is absent has no `data`.
@@ -245,6 +251,8 @@ pub struct Lease<'a> {
     pub subscribe: *const SubscribeRight<'a>,
     pub subscribe_count: usize,
     pub expires_in_seconds: u32,
+    pub publish_rate_max: u32,
+    pub subscriptions_max: u32,
     pub has_expires_in: u8,
     pub has_rights: u8,
 }
@@ -268,6 +276,7 @@ pub struct Action<'a> {
 pub struct Event<'a> {
     pub identity: *const Identity<'a>,
     pub client_id: Text<'a>,
+    pub topic: Text<'a>,
     pub reason: Text<'a>,
     pub at_unix_ms: u64,
     pub kind: u8,
@@ -349,6 +358,8 @@ pub struct Table {
     pub bytes: u32,
     pub name: Text<'static>,
     pub version: Text<'static>,
+    pub events: u32,
+    pub timer_interval_ms: u32,
     pub create: Option<Create>,
     pub destroy: Option<Destroy>,
     pub health: Option<Ask>,
@@ -360,6 +371,7 @@ pub struct Table {
     pub on_deliver: Option<OnDeliver>,
     pub on_subscribe: Option<OnSubscribe>,
     pub on_unsubscribe: Option<OnUnsubscribe>,
+    pub store_topics: Option<Ask>,
     pub before_store: Option<OnMessage>,
     pub after_load: Option<OnMessage>,
     pub on_event: Option<OnEvent>,
@@ -375,6 +387,8 @@ impl Table {
             bytes: size_of::<Self>() as u32,
             name: Text::text(name),
             version: Text::text(version),
+            events: 0,
+            timer_interval_ms: 0,
             create: None,
             destroy: None,
             health: None,
@@ -386,6 +400,7 @@ impl Table {
             on_deliver: None,
             on_subscribe: None,
             on_unsubscribe: None,
+            store_topics: None,
             before_store: None,
             after_load: None,
             on_event: None,

@@ -8,10 +8,13 @@ use weirmq_wire::{Packet, ReasonCode, Version};
 
 use super::{Broker, encode};
 use crate::answer;
+use crate::batch::Batch;
 use crate::counters::DropReason;
+use crate::durable::event::{Event as DurableEvent, Sender};
+use crate::durable::ledger::Ledger;
+use crate::durable::{NotKept, Position};
 use crate::hook::{Event, Identity};
 use crate::message::{Message, Publisher};
-use crate::outbox::Batch;
 use crate::publish::{self, Origin, Work};
 use crate::session::{Live, Session, SessionExpiry, State, Will};
 use crate::subscriptions::Options;
@@ -48,16 +51,9 @@ impl Broker {
     /// Ends the connection of a client, telling it that an operator has (0x98). Its session stays, and its will is
     /// published, by the work that is given back and must be driven to its end. Answers whether it was connected.
     pub fn kick(self: &Arc<Self>, client_id: &str, now: Now) -> (bool, Option<Work>) {
-        let Some(session) = self.sessions.lock().get(client_id).cloned() else { return (false, None) };
-        let mut batch = self.batch();
-        let connection = {
-            let state = session.lock();
-            let Some(live) = &state.live else { return (false, None) };
-            say_goodbye(live, ReasonCode::AdministrativeAction, &mut batch);
-            live.connection
-        };
+        let Some(session) = self.session(client_id) else { return (false, None) };
         let reason = "an operator has ended the connection";
-        (true, self.close_session(&session, connection, Ending::Lost, reason, now))
+        self.disconnect(&session, ReasonCode::AdministrativeAction, reason, now)
     }
 
     /// Gives the client its session, new or as it was left, and makes the new connection the only one. `answer`
@@ -76,8 +72,12 @@ impl Broker {
             if let Some(found) = &found {
                 let resumed = self.may_resume(found, &opening);
                 works.extend(self.take_over(found, resumed, now, batch));
-                if !resumed {
-                    self.end_session(found, now);
+                if !resumed
+                    && let Some(recorded) = self.end_session(found, now)
+                    && let Some(ledger) = batch.ledger()
+                {
+                    // The client must not be told that it is gone before it is gone for good.
+                    ledger.wait_for(recorded);
                 }
             }
             let (session, present) = {
@@ -135,6 +135,11 @@ impl Broker {
         state.will = will;
         state.will_at = None;
         state.ends_at = None;
+        state.restored = false;
+        self.note_opening(session, &mut state, present, now, batch);
+        if batch.is_awaited() {
+            live.outbox.hold();
+        }
         let packet = answer(present);
         if live.outbox.push(|out| encode(&packet, live.terms.version, out)) {
             batch.add(&live.outbox);
@@ -143,9 +148,44 @@ impl Broker {
         let live = place.insert(live);
         outbound.resume();
         outbound.pump(live, now.at, batch, &mut |reason| self.dropped(Some(session), reason));
+        session.set_holds(outbound.is_holding());
         drop(state);
         self.counters.clients_connected.change(1);
         Ok(())
+    }
+
+    /// Notes that a session begins, goes on, or is no longer one that is kept.
+    fn note_opening(
+        &self,
+        session: &Arc<Session>,
+        state: &mut State,
+        present: bool,
+        now: Now,
+        batch: &mut Batch,
+    ) {
+        let Some(ledger) = batch.ledger() else { return };
+        let was_kept = std::mem::replace(&mut state.kept, !state.expiry.is_zero());
+        let client = || Arc::clone(&session.client_id);
+        match (was_kept, state.kept) {
+            (true, true) => {
+                let set = DurableEvent::SessionSet { client: client(), session: state.header(now) };
+                ledger.about(session, set, false);
+            }
+            (false, true) => {
+                ledger.about(session, DurableEvent::SessionEnded { client: client() }, true);
+                let set = DurableEvent::SessionSet { client: client(), session: state.header(now) };
+                ledger.about(session, set, true);
+                if present {
+                    note_whole(session, state, now, ledger);
+                }
+            }
+            (true, false) => {
+                ledger.about(session, DurableEvent::SessionEnded { client: client() }, true);
+                state.outbound.forget_slots();
+            }
+            (false, false) => {}
+        }
+        ledger.end_record();
     }
 
     /// Ends the connection that a session has, because a new one takes its place `[MQTT-3.1.4-3]`.
@@ -198,19 +238,23 @@ impl Broker {
             if !ends {
                 self.schedule(session, &mut state);
             }
+            if !ends && state.kept {
+                self.record_header(session, &state, now);
+            }
             (due, ends, identity)
         };
         self.counters.clients_connected.change(-1);
         if ends {
-            self.end_session(session, now);
+            // Nobody waits for that: whoever replaces it waits for its own record.
+            let _ = self.end_session(session, now);
         }
         self.tell(&Event::Disconnected { identity: Arc::clone(&identity), reason: reason.to_owned() }, now);
-        due.map(|will| self.publish_will(*will, identity, now))
+        due.map(|will| self.publish_will(*will, identity, false, now))
     }
 
     /// A session without a connection has come to a deadline.
     pub(super) fn session_is_due(self: &Arc<Self>, session: &Arc<Session>, now: Now) -> Option<Work> {
-        let (will, ends, identity) = {
+        let (will, ends, identity, restored) = {
             let mut state = session.lock();
             state.scheduled_at = None;
             if state.live.is_some() || state.ended {
@@ -225,16 +269,28 @@ impl Broker {
             if !ends {
                 self.schedule(session, &mut state);
             }
-            (will, ends, Arc::clone(&state.identity))
+            if !ends && state.kept {
+                self.record_header(session, &state, now);
+            }
+            (will, ends, Arc::clone(&state.identity), state.restored)
         };
         if ends {
-            self.end_session(session, now);
+            let _ = self.end_session(session, now);
         }
-        will.map(|will| self.publish_will(*will, identity, now))
+        will.map(|will| self.publish_will(*will, identity, restored, now))
     }
 
-    /// Forgets a session with all that it has.
-    fn end_session(&self, session: &Arc<Session>, now: Now) {
+    /// Records what a kept session is now.
+    fn record_header(&self, session: &Session, state: &State, now: Now) {
+        if let Some(keeper) = self.keeper() {
+            let client = Arc::clone(&session.client_id);
+            // Nobody waits for that; without it the session is as it was before.
+            let _ = keeper.record(vec![DurableEvent::SessionSet { client, session: state.header(now) }]);
+        }
+    }
+
+    /// Forgets a session with all that it has. Answers where that is recorded, if the session was kept.
+    fn end_session(&self, session: &Arc<Session>, now: Now) -> Option<Result<Position, NotKept>> {
         {
             let mut sessions = self.sessions.lock();
             if sessions.get(&session.client_id).is_some_and(|present| Arc::ptr_eq(present, session)) {
@@ -244,11 +300,21 @@ impl Broker {
                 }
             }
         }
+        let kept = session.lock().kept;
+        let keeper = self.keeper().filter(|_| kept);
+        let end = || session.set_over(&mut session.lock());
+        let (is_first, recorded) = match keeper {
+            Some(keeper) => {
+                let (is_first, recorded) = keeper.end_session(&session.client_id, end);
+                (is_first, Some(recorded))
+            }
+            None => (end(), None),
+        };
+        if !is_first {
+            return recorded;
+        }
         let (subscriptions, lost) = {
             let mut state = session.lock();
-            if std::mem::replace(&mut state.ended, true) {
-                return;
-            }
             self.unschedule(session, &mut state);
             let lost = std::mem::take(&mut state.outbound).pending();
             state.unreleased = Default::default();
@@ -266,9 +332,10 @@ impl Broker {
             self.epoch.fetch_add(1, Ordering::Release);
         }
         self.tell(&Event::SessionEnded { client_id: Arc::clone(&session.client_id) }, now);
+        recorded
     }
 
-    fn schedule(&self, session: &Arc<Session>, state: &mut State) {
+    pub(super) fn schedule(&self, session: &Arc<Session>, state: &mut State) {
         self.unschedule(session, state);
         if let Some(at) = state.next_deadline() {
             state.scheduled_at = Some(at);
@@ -282,7 +349,15 @@ impl Broker {
         }
     }
 
-    fn publish_will(self: &Arc<Self>, will: Will, identity: Arc<Identity>, now: Now) -> Work {
+    /// Publishes a will. Whether its client may is asked again, because that can have changed since it registered the
+    /// will; not where it is known only that the client might, before the broker was started.
+    fn publish_will(
+        self: &Arc<Self>,
+        will: Will,
+        identity: Arc<Identity>,
+        authorized: bool,
+        now: Now,
+    ) -> Work {
         let message = Arc::new(Message {
             publisher: Publisher::Client {
                 client_id: Arc::clone(&identity.client_id),
@@ -301,8 +376,7 @@ impl Broker {
         Box::pin(async move {
             let plan = broker.plan(&message.topic);
             let batch = broker.batch();
-            // Asked again: what the client may do can have changed since it registered the will.
-            let origin = Origin::Client { identity, authorized: false };
+            let origin = Origin::Client { identity, authorized };
             // The outcome is counted and logged on the way; a will has nobody to answer.
             let _ = publish::publish(broker, origin, message, plan, now, batch).await;
         })
@@ -314,6 +388,7 @@ impl Broker {
         session: &Arc<Session>,
         filter: &Subscribable,
         options: Options,
+        batch: &mut Batch,
     ) -> Option<bool> {
         let new = self.subscriptions.write().insert(filter, session, options);
         self.epoch.fetch_add(1, Ordering::Release);
@@ -325,13 +400,23 @@ impl Broker {
             return None;
         }
         state.subscriptions.insert(filter.clone(), options);
+        if state.kept
+            && let Some(ledger) = batch.ledger()
+        {
+            ledger.about(session, subscribed(session, filter, &options), true);
+        }
         drop(state);
         self.counters.subscriptions.change(i64::from(new));
         Some(new)
     }
 
     /// Ends a subscription. Answers whether there was one.
-    pub(crate) fn unsubscribe(&self, session: &Arc<Session>, filter: &Subscribable) -> bool {
+    pub(crate) fn unsubscribe(
+        &self,
+        session: &Arc<Session>,
+        filter: &Subscribable,
+        batch: &mut Batch,
+    ) -> bool {
         {
             let mut state = session.lock();
             if state.subscriptions.remove(filter).is_none() {
@@ -340,11 +425,39 @@ impl Broker {
             if filter.share.is_none() {
                 state.outbound.forget_replays(&filter.filter);
             }
+            if state.kept
+                && let Some(ledger) = batch.ledger()
+            {
+                let (client, filter) = (Arc::clone(&session.client_id), filter.to_string().into());
+                ledger.about(session, DurableEvent::Unsubscribed { client, filter }, true);
+            }
         }
         self.subscriptions.write().remove(filter, session.number);
         self.epoch.fetch_add(1, Ordering::Release);
         self.counters.subscriptions.change(-1);
         true
+    }
+}
+
+/// Notes everything that a session has, which was not one that is kept before.
+fn note_whole(session: &Arc<Session>, state: &mut State, now: Now, ledger: &mut Ledger) {
+    let client = || Arc::clone(&session.client_id);
+    for (filter, options) in &state.subscriptions {
+        ledger.about(session, subscribed(session, filter, options), true);
+    }
+    for packet_id in state.unreleased.keys() {
+        let from = Sender { client: client(), packet_id: *packet_id };
+        ledger.about(session, DurableEvent::Taken { from }, true);
+    }
+    state.outbound.note_all(session, now, ledger);
+}
+
+/// What is recorded of a subscription.
+pub(crate) fn subscribed(session: &Session, filter: &Subscribable, options: &Options) -> DurableEvent {
+    DurableEvent::Subscribed {
+        client: Arc::clone(&session.client_id),
+        filter: filter.to_string().into(),
+        subscription: *options,
     }
 }
 

@@ -1,6 +1,5 @@
 //! CONNECT, the login, and AUTH: MQTT 5's enhanced authentication and its renewal.
 
-use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +8,9 @@ use bytes::Bytes;
 use tracing::info;
 use weirmq_wire::{Auth, ConnAck, Connect, DecodeError, Packet, PacketType, QoS, ReasonCode, Version};
 
+use super::owed::Owe;
+use super::pace::Pace;
+use super::topics::Topics;
 use super::{Connection, Open, Phase, Resolved};
 use crate::answer::Terms;
 use crate::broker::{Broker, Opening, TooManySessions};
@@ -296,12 +298,13 @@ impl Connection {
             has_expiry: asked_expiry_s > 0,
             keep_alive: (keep_alive_s > 0).then(|| Duration::from_secs(keep_alive_s.into())),
             last_packet_at: now.at,
+            pace: Pace::of(&identity.lease.quotas),
             lease_until,
             method: exchange.map(|exchange| exchange.method),
             renewal: None,
             aliases: Vec::new(),
             taken: 0,
-            plans: HashMap::default(),
+            topics: Topics::default(),
         }));
         self.broker.counters().connections_accepted.add_one();
         info!(
@@ -313,6 +316,10 @@ impl Connection {
             "connected"
         );
         self.broker.tell(&Event::Connected { identity, version }, now);
+        if self.must_wait() {
+            // CONNACK, and all that comes behind it, is in the outbox, which is held.
+            self.owe(Owe::Greeting);
+        }
         self.replay_retained(now);
     }
 
@@ -429,10 +436,11 @@ impl Connection {
             Authentication::Allow { lease, data } if lease.principal == open.identity.lease.principal => {
                 open.renewal = None;
                 open.lease_until = lease.expires_in.map(|span| now.at.after(span));
+                open.pace = Pace::of(&lease.quotas);
                 open.identity = Arc::new(Identity { lease, ..(*open.identity).clone() });
                 open.session.lock().identity = Arc::clone(&open.identity);
                 // What the old lease allowed is asked again.
-                open.plans.clear();
+                open.topics.clear();
                 (ReasonCode::Success, data)
             }
             Authentication::Continue { data } => (ReasonCode::ContinueAuthentication, data),

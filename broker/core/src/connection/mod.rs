@@ -9,14 +9,22 @@
 //! - this file: what comes in, what is waited for, how it ends
 //! - `connect`: CONNECT, the login, AUTH
 //! - `publish`: PUBLISH and the acknowledgements of both directions
+//! - `pace`: how fast it may publish
+//! - `relay`: the short ways of a PUBLISH to the same topic as the one before it
+//! - `topics`: what is remembered of the topics that were published to
 //! - `subscribe`: SUBSCRIBE and UNSUBSCRIBE
+//! - `owed`: answers that wait until what they promise is kept
 
 mod connect;
+mod owed;
 mod publish;
+mod pace;
+mod relay;
 mod subscribe;
+mod topics;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,22 +33,25 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use foldhash::fast::RandomState;
 use tracing::{debug, info};
 use weirmq_wire::{DecodeError, Decoder, Packet, PacketType, ReasonCode, Version};
 
 use crate::answer::{self, Terms};
+use crate::batch::Batch;
 use crate::broker::{Broker, Ending, encode};
 use crate::counters::{DropReason, Limit};
 use crate::hook::Identity;
 use crate::message::QoS;
-use crate::outbox::{Batch, Outbox};
+use crate::outbox::Outbox;
 use crate::publish::Work;
 use crate::session::Session;
 use crate::time::{Instant, Now};
 use crate::topic::TopicName;
 
 use connect::Handshake;
+use pace::Pace;
+use owed::Owe;
+use topics::Topics;
 
 /// Packets that may wait behind a login that is not decided: a client may send on before CONNACK
 /// `[MQTT-3.1.4-5]`, but until it is let in that must cost little.
@@ -65,6 +76,7 @@ pub struct Connection {
     /// The QoS of the PUBLISH that is with a hook.
     asked: Option<QoS>,
     works: Vec<Work>,
+    owed: Option<Box<owed::Owed>>,
     /// Whether the client ended it.
     ended_by_client: bool,
 }
@@ -98,6 +110,8 @@ struct Open {
     keep_alive: Option<Duration>,
     last_packet_at: Instant,
     lease_until: Option<Instant>,
+    /// Where its lease bounds how fast it publishes.
+    pace: Option<Pace>,
     method: Option<Box<str>>,
     /// The re-authentication that is under way.
     renewal: Option<connect::Exchange>,
@@ -105,7 +119,7 @@ struct Open {
     aliases: Vec<Option<TopicName>>,
     /// How many QoS 2 messages this connection has sent and not released.
     taken: usize,
-    plans: HashMap<TopicName, publish::Known, RandomState>,
+    topics: Topics,
 }
 
 /// A question to hooks that is not answered yet.
@@ -139,6 +153,7 @@ impl Connection {
             held: 0,
             asked: None,
             works: Vec::new(),
+            owed: None,
             ended_by_client: false,
             broker,
         }
@@ -147,8 +162,16 @@ impl Connection {
     /// Takes whole packets off the front of `bytes` and handles them. What is left over is the beginning of a
     /// packet, or waits because [`Connection::wants_input`] is false: call again when it is true.
     pub fn input(&mut self, bytes: &mut BytesMut, now: Now) {
+        let buffer_bytes = bytes.capacity();
         while self.wants_input() {
-            match self.decoder.decode(bytes) {
+            if self.relay(bytes, buffer_bytes, now) {
+                continue;
+            }
+            let next = match self.same_topic(bytes) {
+                Some(packet) => Ok(Some(packet)),
+                None => self.decoder.decode(bytes),
+            };
+            match next {
                 Ok(Some(packet)) => {
                     if let Phase::Open(open) = &mut self.phase {
                         open.last_packet_at = now.at;
@@ -168,16 +191,25 @@ impl Connection {
     /// answered unread, nor when all is over.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        !self.is_over() && self.has_place() && !self.is_choked()
+        !self.is_over() && self.has_place() && !self.is_choked() && !self.is_paced()
     }
 
-    /// Whether a further packet may wait behind a hook.
+    /// Whether its client publishes faster than its lease lets it.
+    fn is_paced(&self) -> bool {
+        let pace = match &self.phase {
+            Phase::Open(open) => open.pace.as_ref(),
+            _ => None,
+        };
+        pace.and_then(Pace::waits_until).is_some()
+    }
+
+    /// Whether a further packet may wait behind a hook, and its answer until what it promises is kept.
     fn has_place(&self) -> bool {
         let backlog_max = match self.phase {
             Phase::Open(_) => self.broker.limits().backlog_packets_max,
             _ => BACKLOG_BEFORE_LOGIN_MAX,
         };
-        self.backlog.len() < backlog_max
+        self.backlog.len() < backlog_max && self.owes() < self.broker.limits().backlog_packets_max
     }
 
     /// Whether the client leaves so much unread that nothing more is heard of it. What others send it stops at the
@@ -186,14 +218,22 @@ impl Connection {
         self.outbox.bytes() > self.broker.limits().outbox_bytes_max.saturating_mul(2)
     }
 
-    /// Whether a hook has been asked and has not answered: drive it with [`Connection::poll`].
+    /// Whether a hook has been asked and has not answered, or something is not kept yet that must be: drive it with
+    /// [`Connection::poll`].
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.waiting.is_some()
+        self.waiting.is_some() || self.owes() > 0 || self.holds()
     }
 
-    /// Asks the hook that is waited for, and goes on where it has answered. Ready when nothing is waited for.
+    /// Asks the hook that is waited for, and goes on where it has answered; sends what is kept by now. Ready when nothing
+    /// is waited for.
     pub fn poll(&mut self, context: &mut Context<'_>, now: Now) -> Poll<()> {
+        let hooks = self.poll_hooks(context, now);
+        let kept = self.poll_kept(context, now);
+        if hooks.is_ready() { kept } else { hooks }
+    }
+
+    fn poll_hooks(&mut self, context: &mut Context<'_>, now: Now) -> Poll<()> {
         while let Some(waiting) = &mut self.waiting {
             // What is taken over goes no further: the client sends it again where it has to.
             if self.outbox.is_closed() {
@@ -217,15 +257,23 @@ impl Connection {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Connecting { until } | Phase::LoggingIn { until, .. } => Some(*until),
-            Phase::Open(open) => [open.silent_until(), open.lease_until].into_iter().flatten().min(),
+            Phase::Open(open) => {
+                let read_on = open.pace.as_ref().and_then(Pace::waits_until);
+                [open.silent_until(), open.lease_until, read_on].into_iter().flatten().min()
+            },
             Phase::Closed => None,
         }
     }
 
-    /// Time has passed.
+    /// Time has passed. What was left over by [`Connection::input`] is to be put in again.
     pub fn handle_timeout(&mut self, now: Now) {
+        if let Phase::Open(open) = &mut self.phase
+            && let Some(pace) = &mut open.pace
+        {
+            pace.go_on(now.at);
+        }
         // One that takes no answers is as good as silent.
-        let listens = !self.is_over() && self.has_place();
+        let listens = !self.is_over() && self.has_place() && !self.is_paced();
         match &mut self.phase {
             // A client is not silent while nobody listens.
             Phase::Open(open) if !listens => open.last_packet_at = now.at,
@@ -311,6 +359,7 @@ impl Connection {
     /// all that was read is used up.
     pub fn flush(&mut self) {
         self.batch.flush();
+        self.settle_owed();
     }
 
     /// Whether a receiver of what was published has more waiting than it is good to add to.
@@ -348,7 +397,7 @@ impl Connection {
         let (Packet::Publish(publish), Phase::Open(open)) = (packet, &self.phase) else { return false };
         let Some(id) = publish.packet_id else { return false };
         let asked = self.asked.is_some_and(|qos| qos > QoS::AtMostOnce);
-        let under_way = open.taken + self.held + usize::from(asked);
+        let under_way = open.taken + self.held + usize::from(asked) + self.owed_pubacks();
         if self.terms.version == Version::V311 || under_way < usize::from(self.broker.limits().receive_max) {
             return false;
         }
@@ -371,7 +420,8 @@ impl Connection {
             }
         }
         self.held += usize::from(is_acknowledged(&packet));
-        self.backlog.push_back(packet);
+        // It may wait for long, and must not keep the read buffer that it came in.
+        self.backlog.push_back(packet.detached());
     }
 
     fn work_off_backlog(&mut self, now: Now) {
@@ -410,7 +460,7 @@ impl Connection {
             Poll::Ready(resolved) => self.go_on(resolved, now),
             Poll::Pending => {
                 // Others need not wait for what is done already.
-                self.batch.flush();
+                self.flush();
                 self.waiting = Some(question);
             }
         }
@@ -526,6 +576,7 @@ impl Connection {
             );
         }
         self.waiting = None;
+        self.forget_owed();
         // What is acknowledged the client sends again; of the rest nobody else knows.
         let is_lost =
             |packet: &Packet| matches!(packet, Packet::Publish(publish) if publish.qos == QoS::AtMostOnce);
@@ -553,7 +604,9 @@ impl Connection {
 
     /// Sends an answer that the client waits for; one that it cannot take is the end of the connection.
     fn answer(&mut self, packet: Packet, now: Now) {
-        if !self.send(packet) {
+        if self.must_wait() {
+            self.owe(Owe::Packet(Box::new(packet)));
+        } else if !self.send(packet) {
             let reason = "the answer is larger than the client's Maximum Packet Size";
             self.close(Some(ReasonCode::PacketTooLarge), reason, now);
         }
@@ -569,7 +622,9 @@ impl Connection {
         let mut state = session.lock();
         let crate::session::State { outbound, live, .. } = &mut *state;
         let live = live.as_mut().filter(|live| live.connection == self.number)?;
-        Some(act(&self.broker, outbound, live, &mut self.batch))
+        let outcome = act(&self.broker, outbound, live, &mut self.batch);
+        session.set_holds(outbound.is_holding());
+        Some(outcome)
     }
 }
 

@@ -3,51 +3,36 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Text, Version};
+use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Version};
 
+use super::owed::Owe;
+use super::topics::{Kind, Unknown};
 use super::{Connection, Open, Phase, Resolved};
+use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::DropReason;
-use crate::hook::{Action, Denial};
+use crate::durable::event::{Event, Sender};
+use crate::hook::{Action, Denial, Identity};
 use crate::message::{Message, Publisher, QoS};
 use crate::outbound::{AfterPubRec, Outbound};
-use crate::outbox::Batch;
+use crate::outbox::COPIED_BYTES_MAX;
 use crate::plan::Plan;
 use crate::publish::{self, Origin, Outcome};
 use crate::session::{self, Live};
 use crate::time::Now;
 use crate::topic::TopicName;
 
-/// What a connection remembers about a topic that it has published to.
-pub(super) struct Known {
-    plan: Arc<Plan>,
-    /// As of which chains the verdicts are.
-    rights_epoch: u64,
-    /// May it publish, by QoS and RETAIN? Denials keep their code.
-    verdicts: [Option<Result<(), ReasonCode>>; 6],
-}
-
-/// What a verdict is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kind(usize);
-
-impl Kind {
-    fn of(qos: QoS, retain: bool) -> Self {
-        Self(qos.as_u8() as usize * 2 + usize::from(retain))
-    }
-}
-
 /// The topic of a PUBLISH: as it is written in the packet, or as an alias stands for it.
-enum Topic {
-    Written(Text),
+enum Topic<'a> {
+    Written(&'a str),
     Known(TopicName),
 }
 
-impl Topic {
+impl Topic<'_> {
     fn as_str(&self) -> &str {
         match self {
-            Self::Written(text) => text,
+            Self::Written(topic) => topic,
             Self::Known(name) => name,
         }
     }
@@ -56,17 +41,6 @@ impl Topic {
 /// The answer to a topic name that is none.
 const MALFORMED_TOPIC: (ReasonCode, &str) =
     (ReasonCode::MalformedPacket, "PUBLISH with a malformed topic name");
-
-/// How many receivers the plans that a connection remembers may have, if they are all like the last one.
-const RECEIVERS_MAX: usize = 64 * 1024;
-
-/// Why a topic has no plan.
-enum Unknown {
-    /// It is no topic name.
-    Malformed,
-    /// The limits are against it.
-    Refused(String),
-}
 
 /// What hooks have made of a PUBLISH.
 pub(super) struct Published {
@@ -80,8 +54,11 @@ pub(super) struct Published {
 
 impl Connection {
     pub(super) fn publish(&mut self, publish: Publish, now: Now) {
-        self.batch.received(publish.payload.len());
+        self.batch.received(1, publish.payload.len());
         let Phase::Open(open) = &mut self.phase else { return };
+        if let Some(pace) = &mut open.pace {
+            pace.note(now.at);
+        }
         let (qos, retain, packet_id) = (publish.qos, publish.retain, publish.packet_id);
         if qos > self.broker.capabilities.qos_max {
             return self.close(
@@ -111,6 +88,7 @@ impl Connection {
                 if let Some(before) = before {
                     // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
                     open.taken += usize::from(before != number);
+                    self.wait_for_all_before();
                     return self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
                 }
             }
@@ -120,31 +98,26 @@ impl Connection {
             _ => {}
         }
         let Phase::Open(open) = &mut self.phase else { return };
-        match open.know(&self.broker, topic.as_str()) {
-            Ok(()) => {}
+        let known = match open.topics.know(&self.broker, topic.as_str()) {
+            Ok(known) => known,
             Err(Unknown::Malformed) => return self.close(Some(MALFORMED_TOPIC.0), MALFORMED_TOPIC.1, now),
             Err(Unknown::Refused(reason)) => {
                 let outcome = Err(Denial::new(ReasonCode::TopicNameInvalid, reason));
                 self.broker.dropped(None, DropReason::Invalid);
                 return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
             }
-        }
-        let Phase::Open(open) = &mut self.phase else { return };
+        };
         let kind = Kind::of(qos, retain);
-        let Some(known) = open.plans.get_mut(topic.as_str()) else { return };
         let plan = Arc::clone(&known.plan);
-        let verdict = known.verdicts.get_mut(kind.0).and_then(|verdict| {
-            if verdict.is_none() {
-                let action = Action::Publish { topic: plan.topic.clone(), qos, retain };
-                *verdict = chain::by_lease(&open.identity, &action).map(|verdict| match verdict {
-                    Verdict::Allowed(_) => Ok(()),
-                    Verdict::Denied(denial) => {
-                        chain::log_denied(&self.broker.log, "the lease", &open.identity, &action, &denial);
-                        Err(denial.code)
-                    }
-                });
-            }
-            *verdict
+        let verdict = known.verdict(kind, |plan| {
+            let action = Action::Publish { topic: plan.topic.clone(), qos, retain };
+            chain::by_lease(&open.identity, &action).map(|verdict| match verdict {
+                Verdict::Allowed(_) => Ok(()),
+                Verdict::Denied(denial) => {
+                    chain::log_denied(&self.broker.log, "the lease", &open.identity, &action, &denial);
+                    Err(denial.code)
+                }
+            })
         });
         if let Some(Err(code)) = verdict {
             self.broker.dropped(None, DropReason::Denied);
@@ -153,11 +126,9 @@ impl Connection {
         }
         let message = Arc::new(open.message(&self.broker, &plan, publish, now));
         if verdict.is_some() && plan.is_plain() {
-            let (matched, _) = publish::route(&self.broker, &message, &plan, now, &mut self.batch);
-            return self.published(
-                Published { qos, packet_id, outcome: Ok(matched), batch: None, learnt: None },
-                now,
-            );
+            let routed = publish::route(&self.broker, &message, &plan, now, &mut self.batch);
+            let outcome = routed.map(|(matched, _)| matched);
+            return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
         }
         let broker = Arc::clone(&self.broker);
         let identity = Arc::clone(&open.identity);
@@ -193,11 +164,8 @@ impl Connection {
             self.batch.append(batch);
         }
         let Phase::Open(open) = &mut self.phase else { return };
-        if let Some((topic, kind, verdict)) = learnt
-            && let Some(known) = open.plans.get_mut(&*topic)
-            && let Some(place) = known.verdicts.get_mut(kind.0)
-        {
-            *place = Some(verdict);
+        if let Some((topic, kind, verdict)) = learnt {
+            open.topics.remember(&topic, kind, verdict);
         }
         let version = self.terms.version;
         let Some(id) = packet_id else { return };
@@ -216,12 +184,23 @@ impl Connection {
             let mut state = open.session.lock();
             let mine = state.unreleased.insert(id, self.number) == Some(self.number);
             open.taken += usize::from(!mine);
+            if state.kept
+                && let Some(ledger) = self.batch.ledger()
+            {
+                let client = Arc::clone(&open.session.client_id);
+                let taken = Event::Taken { from: Sender { client, packet_id: id } };
+                ledger.about(&open.session, taken, true);
+            }
             if state.live_as(self.number).is_none() {
                 drop(state);
                 return self.close(None, "another connection took the session over", now);
             }
         }
         self.acknowledge(kind, id, code);
+        // The next PUBLISH is a record of its own.
+        if let Some(ledger) = self.batch.noted() {
+            ledger.end_record();
+        }
     }
 
     /// Whether `id` belongs to a QoS 2 message that this connection has sent and not released: the client may
@@ -240,21 +219,21 @@ impl Connection {
     pub(super) fn pubrec(&mut self, ack: &Ack, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
-        self.with_live(&session, |broker, outbound, live, batch| {
-            match outbound.pubrec(live, ack.packet_id, ack.code) {
-                AfterPubRec::Release => {
-                    live.acknowledge(PacketType::PubRel, ack.packet_id, ReasonCode::Success, batch);
-                }
-                AfterPubRec::Unknown if ack.code.is_error() => {}
-                AfterPubRec::Unknown => {
-                    let code = ReasonCode::PacketIdentifierNotFound;
-                    live.acknowledge(PacketType::PubRel, ack.packet_id, code, batch);
-                }
-                AfterPubRec::Done => {
-                    outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
-                }
+        let id = ack.packet_id;
+        let after = self.with_live(&session, |broker, outbound, live, batch| {
+            let after = outbound.pubrec(live, id, ack.code, batch);
+            if after == AfterPubRec::Done {
+                outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
             }
+            after
         });
+        match after {
+            Some(AfterPubRec::Release) => self.acknowledge(PacketType::PubRel, id, ReasonCode::Success),
+            Some(AfterPubRec::Unknown) if !ack.code.is_error() => {
+                self.acknowledge(PacketType::PubRel, id, ReasonCode::PacketIdentifierNotFound);
+            }
+            Some(AfterPubRec::Unknown | AfterPubRec::Done) | None => {}
+        }
         if ack.code.is_error() {
             self.replay_retained(now);
         }
@@ -263,8 +242,18 @@ impl Connection {
     /// PUBREL: the identifier is free again `[MQTT-4.3.3-11]`.
     pub(super) fn pubrel(&mut self, ack: &Ack) {
         let Phase::Open(open) = &mut self.phase else { return };
-        let was_there = open.session.lock().unreleased.remove(&ack.packet_id);
+        let mut state = open.session.lock();
+        let was_there = state.unreleased.remove(&ack.packet_id);
         open.taken -= usize::from(was_there == Some(self.number));
+        if state.kept
+            && was_there.is_some()
+            && let Some(ledger) = self.batch.ledger()
+        {
+            let client = Arc::clone(&open.session.client_id);
+            let freed = Event::Freed { from: Sender { client, packet_id: ack.packet_id } };
+            ledger.about(&open.session, freed, true);
+        }
+        drop(state);
         let code =
             if was_there.is_some() { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.acknowledge(PacketType::PubComp, ack.packet_id, code);
@@ -275,11 +264,16 @@ impl Connection {
     }
 
     /// Ends the way of a message to the client, and sends what has waited for its place.
-    fn complete(&mut self, id: PacketId, end: fn(&mut Outbound, &mut Live, PacketId) -> bool, now: Now) {
+    fn complete(
+        &mut self,
+        id: PacketId,
+        end: fn(&mut Outbound, &mut Live, PacketId, &mut Batch) -> bool,
+        now: Now,
+    ) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         let replays = self.with_live(&session, |broker, outbound, live, batch| {
-            if end(outbound, live, id) {
+            if end(outbound, live, id, batch) {
                 outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
             }
             outbound.has_replays()
@@ -289,7 +283,16 @@ impl Connection {
         }
     }
 
+    /// Acknowledges, once what that promises is kept.
     fn acknowledge(&mut self, kind: PacketType, id: PacketId, code: ReasonCode) {
+        if self.must_wait() {
+            self.owe(Owe::Ack(kind, id, code));
+        } else {
+            self.acknowledge_now(kind, id, code);
+        }
+    }
+
+    pub(super) fn acknowledge_now(&mut self, kind: PacketType, id: PacketId, code: ReasonCode) {
         if session::acknowledge(&self.outbox, &self.terms, kind, id, code) {
             self.batch.add(&self.outbox);
         }
@@ -298,13 +301,13 @@ impl Connection {
 
 impl Open {
     /// The topic of a PUBLISH, which may be named by an alias, or name one `[MQTT-3.3.2-8]`, `[MQTT-3.3.2-9]`.
-    fn resolve_topic(
+    fn resolve_topic<'a>(
         &mut self,
-        publish: &Publish,
+        publish: &'a Publish,
         alias_max: u16,
-    ) -> Result<Topic, (ReasonCode, &'static str)> {
+    ) -> Result<Topic<'a>, (ReasonCode, &'static str)> {
         let alias = publish.extras.as_ref().and_then(|extras| extras.topic_alias);
-        let Some(alias) = alias else { return Ok(Topic::Written(publish.topic.clone())) };
+        let Some(alias) = alias else { return Ok(Topic::Written(&publish.topic)) };
         if alias.get() > alias_max {
             return Err((ReasonCode::TopicAliasInvalid, "a topic alias above Topic Alias Maximum"));
         }
@@ -330,53 +333,47 @@ impl Open {
         Ok(Topic::Known(topic))
     }
 
-    /// Sees to it that the topic's plan is known, and not out of date.
-    fn know(&mut self, broker: &Broker, topic: &str) -> Result<(), Unknown> {
-        let (epoch, rights_epoch) = (broker.epoch(), broker.rights_epoch());
-        if let Some(known) = self.plans.get_mut(topic) {
-            if known.plan.epoch != epoch {
-                known.plan = broker.plan(&known.plan.topic);
-            }
-            if known.rights_epoch != rights_epoch {
-                known.rights_epoch = rights_epoch;
-                known.verdicts = [None; 6];
-            }
-            return Ok(());
-        }
-        let name = TopicName::new(topic).map_err(|_| Unknown::Malformed)?;
-        if let Some(fault) = broker.topic_fault(&name) {
-            return Err(Unknown::Refused(format!("the topic name {fault}")));
-        }
-        let known = Known { plan: broker.plan(&name), rights_epoch, verdicts: [None; 6] };
-        let receivers = known.plan.receivers.len().saturating_mul(self.plans.len());
-        if self.plans.len() >= broker.limits().plans_per_connection_max || receivers > RECEIVERS_MAX {
-            self.plans.clear();
-        }
-        self.plans.insert(name, known);
-        Ok(())
-    }
-
     fn message(&self, broker: &Broker, plan: &Plan, publish: Publish, now: Now) -> Message {
         let (properties, expiry_s) = match publish.extras {
             None => (Properties::default(), None),
             Some(extras) => (extras.message, extras.message_expiry_interval_s),
         };
-        // What may be kept for long must not keep the read buffer that it came in.
+        // What may be kept for long must not keep the read buffer that it came in, and what is small not either.
         let keeps = publish.retain || publish.qos > QoS::AtMostOnce;
-        let payload = if keeps { Bytes::copy_from_slice(&publish.payload) } else { publish.payload };
+        let is_own = publish.payload.is_unique() || (!keeps && publish.payload.len() > COPIED_BYTES_MAX);
+        let payload = if is_own { publish.payload } else { Bytes::copy_from_slice(&publish.payload) };
         Message {
             topic: plan.topic.clone(),
             payload,
             qos: publish.qos,
             retain: publish.retain,
             properties,
-            publisher: Publisher::Client {
-                client_id: Arc::clone(&self.identity.client_id),
-                principal: Arc::clone(&self.identity.lease.principal),
-            },
+            publisher: publisher(&self.identity),
             received_unix_ms: now.unix_ms,
             expires_at: broker.expires_at(expiry_s, now.at),
             hops: 0,
         }
+    }
+}
+
+/// A QoS 0 message without properties.
+pub(super) fn fleeting(identity: &Identity, plan: &Plan, payload: &[u8], now: Now) -> Message {
+    Message {
+        topic: plan.topic.clone(),
+        payload: Bytes::copy_from_slice(payload),
+        qos: QoS::AtMostOnce,
+        retain: false,
+        properties: Properties::default(),
+        publisher: publisher(identity),
+        received_unix_ms: now.unix_ms,
+        expires_at: None,
+        hops: 0,
+    }
+}
+
+fn publisher(identity: &Identity) -> Publisher {
+    Publisher::Client {
+        client_id: Arc::clone(&identity.client_id),
+        principal: Arc::clone(&identity.lease.principal),
     }
 }

@@ -9,14 +9,15 @@ use weirmq_wire::{
     Unsubscribe, Version,
 };
 
+use super::owed::Owe;
 use super::{Connection, Phase, Resolved};
+use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::{DropReason, Limit};
 use crate::hook::{Action, Chains, HookPoint, Identity};
 use crate::message::{Message, QoS};
 use crate::outbound::{NextReplay, Outbound, Parcel, Replay};
-use crate::outbox::Batch;
 use crate::plan::Grant;
 use crate::publish;
 use crate::session::{Live, Session};
@@ -124,6 +125,7 @@ impl Connection {
         let broker = Arc::clone(&self.broker);
         let Subscribed { packet_id, identifier, filters } = subscribed;
         let mut codes = Vec::with_capacity(filters.len());
+        let mut entered = Vec::new();
         for answer in filters {
             let code = match answer {
                 Err(code) => code,
@@ -134,9 +136,12 @@ impl Connection {
                         retain_as_published: granted.options.retain_as_published,
                         identifier,
                     };
-                    match enter(&broker, &session, &granted.filter, options) {
+                    match enter(&broker, &session, &granted.filter, options, &mut self.batch) {
                         Err(code) => code,
                         Ok(new) => {
+                            if self.batch.is_awaited() {
+                                entered.push(granted.filter.clone());
+                            }
                             let wanted = match granted.options.retain_handling {
                                 RetainHandling::Send => true,
                                 RetainHandling::SendIfNew => new,
@@ -152,7 +157,12 @@ impl Connection {
             };
             codes.push(code);
         }
-        self.answer(Packet::SubAck(SubAck::new(packet_id, codes)), now);
+        let answer = Packet::SubAck(SubAck::new(packet_id, codes));
+        if self.must_wait() {
+            self.owe(Owe::SubAck(Box::new(answer), entered));
+        } else {
+            self.answer(answer, now);
+        }
         self.replay_retained(now);
     }
 
@@ -189,6 +199,7 @@ impl Connection {
                 qos: message.qos.min(grant.qos),
                 retain: true,
                 identifiers: grant.identifiers,
+                slot: None,
                 message,
             };
             let replay = |_: &Broker, outbound: &mut Outbound, live: &mut Live, batch: &mut Batch| {
@@ -243,7 +254,9 @@ impl Connection {
             .into_iter()
             .map(|answer| match answer {
                 Err(code) => code,
-                Ok(filter) if self.broker.unsubscribe(&session, &filter) => ReasonCode::Success,
+                Ok(filter) if self.broker.unsubscribe(&session, &filter, &mut self.batch) => {
+                    ReasonCode::Success
+                }
                 Ok(_) => ReasonCode::NoSubscriptionExisted,
             })
             .collect();
@@ -284,17 +297,19 @@ fn enter(
     session: &Arc<Session>,
     filter: &Subscribable,
     options: Options,
+    batch: &mut Batch,
 ) -> Result<bool, ReasonCode> {
     let full = {
         let state = session.lock();
-        state.subscriptions.len() >= broker.limits().subscriptions_max
+        let quota = state.identity.lease.quotas.subscriptions_max.unwrap_or(usize::MAX);
+        state.subscriptions.len() >= broker.limits().subscriptions_max.min(quota)
             && !state.subscriptions.contains_key(filter)
     };
     if full {
         broker.counters().limits.count(Limit::Subscriptions);
         return Err(ReasonCode::QuotaExceeded);
     }
-    broker.subscribe(session, filter, options).ok_or(ReasonCode::UnspecifiedError)
+    broker.subscribe(session, filter, options, batch).ok_or(ReasonCode::UnspecifiedError)
 }
 
 /// Has the retained messages that a new subscription matches sent.

@@ -9,7 +9,7 @@ use weirmq_native::abi;
 
 use super::reply::{Answer, Reply, bad};
 use crate::bindings::weirmq::plugin::types;
-use crate::instance::{LOG_BYTES_MAX, write_log};
+use crate::imports::{LOG_BYTES_MAX, write_log};
 
 /// The table of these functions.
 pub(super) static HOST: abi::Host = abi::Host {

@@ -27,3 +27,6 @@ mod views;
 
 pub(crate) use inspect::is_library;
 pub(crate) use instance::{Instance, Version};
+
+/// The version of the C interface that this host serves.
+pub(crate) const ABI_VERSION: &str = "1.0 (C)";

@@ -206,6 +206,7 @@ impl Reply {
             attributes: unsafe { self.pairs("attributes", lease.attributes, lease.attributes_count) }?,
             expires_in_seconds: expires.then_some(lease.expires_in_seconds),
             rights,
+            quotas: quotas(lease),
         })
     }
 
@@ -270,6 +271,15 @@ impl Reply {
             expires_in_ms: expires.then_some(draft.expires_in_ms),
         })
     }
+}
+
+fn quotas(lease: &abi::Lease<'_>) -> Option<types::Quotas> {
+    let bound = |max: u32| (max > 0).then_some(max);
+    let quotas = types::Quotas {
+        publish_rate_max: bound(lease.publish_rate_max),
+        subscriptions_max: bound(lease.subscriptions_max),
+    };
+    (quotas.publish_rate_max.is_some() || quotas.subscriptions_max.is_some()).then_some(quotas)
 }
 
 fn qos(what: &str, value: u8) -> Copied<types::Qos> {

@@ -49,10 +49,10 @@ pub(super) fn identity<'a>(who: &types::Identity<'a>, attributes: &'a [abi::Pair
 /// `message` as it is passed; `user` are its User Properties.
 pub(super) fn message<'a>(message: &types::Message<'a>, user: &'a [abi::Pair<'a>]) -> abi::Message<'a> {
     let properties = &message.properties;
-    let (publisher_kind, publisher, principal) = match message.publisher {
+    let (publisher_kind, publisher, principal) = match &message.publisher {
         types::Publisher::Client(client) => (abi::BY_CLIENT, Some(client.client_id), Some(client.principal)),
-        types::Publisher::Rule(name) => (abi::BY_RULE, Some(name), None),
-        types::Publisher::Plugin(name) => (abi::BY_PLUGIN, Some(name), None),
+        types::Publisher::Rule(name) => (abi::BY_RULE, Some(*name), None),
+        types::Publisher::Plugin(name) => (abi::BY_PLUGIN, Some(*name), None),
         types::Publisher::Broker => (abi::BY_BROKER, None, None),
     };
     abi::Message {
@@ -131,5 +131,50 @@ pub(super) fn action<'a>(action: &hooks::authorize::Action<'a>) -> abi::Action<'
             qos: qos(action.qos),
             retain: 0,
         },
+    }
+}
+
+/// Whom `event` is about, where that is somebody who is, or was, connected.
+pub(super) fn concerned<'e, 'a>(event: &'e hooks::lifecycle::Event<'a>) -> Option<&'e types::Identity<'a>> {
+    use hooks::lifecycle::Event;
+    match event {
+        Event::Connected(event) => Some(&event.identity),
+        Event::Disconnected(event) => Some(&event.identity),
+        _ => None,
+    }
+}
+
+/// `event` as it is passed; `identity` is whom it is about.
+pub(super) fn event<'a>(
+    event: &hooks::lifecycle::Event<'a>,
+    identity: Option<&'a abi::Identity<'a>>,
+    at_unix_ms: u64,
+) -> abi::Event<'a> {
+    use hooks::lifecycle::Event;
+    let told = |kind, client_id: Option<&'a str>, topic: Option<&'a str>, reason: Option<&'a str>| abi::Event {
+        identity: identity.map_or(std::ptr::null(), std::ptr::from_ref),
+        client_id: text(client_id),
+        topic: text(topic),
+        reason: text(reason),
+        at_unix_ms,
+        kind,
+        version: 0,
+    };
+    match event {
+        Event::Connected(event) => abi::Event {
+            version: version(event.version),
+            ..told(abi::CONNECTED, Some(event.identity.client_id), None, None)
+        },
+        Event::Disconnected(event) => {
+            told(abi::DISCONNECTED, Some(event.identity.client_id), None, Some(event.reason))
+        }
+        Event::SessionEnded(client_id) => told(abi::SESSION_ENDED, Some(client_id), None, None),
+        Event::MessageDropped(event) => {
+            told(abi::MESSAGE_DROPPED, event.client_id, Some(event.topic), Some(event.reason))
+        }
+        Event::MessageDelivered(event) => {
+            told(abi::MESSAGE_DELIVERED, Some(event.client_id), Some(event.topic), None)
+        }
+        Event::MessageAcked(event) => told(abi::MESSAGE_ACKED, Some(event.client_id), Some(event.topic), None),
     }
 }

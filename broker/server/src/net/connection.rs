@@ -17,12 +17,11 @@ use weirmq_core::broker::Broker;
 use weirmq_core::connection::{Connection, Peer};
 use weirmq_core::outbox::{Outbox, Transport};
 
+use super::buffer::ReadBuffer;
 use super::clock::Clock;
 
-/// How much is read at once.
-const READ_BYTES: usize = 16 * 1024;
 /// How many reads a connection does before others have a turn.
-const READS_IN_A_ROW: usize = 8;
+const READS_IN_A_ROW: usize = 4;
 /// A receiver with more than this waiting slows its publisher down: it is not read for a moment.
 const CONGESTED_BYTES: usize = 1024 * 1024;
 /// How long a publisher pauses at most for its receivers.
@@ -96,21 +95,18 @@ async fn converse(
     shared: &mut Shared,
 ) {
     let clock = shared.clock;
-    let mut bytes = BytesMut::new();
+    let mut buffer = ReadBuffer::default();
     let mut client_has_ended = false;
     let alarm = sleep_until(Instant::now());
     tokio::pin!(alarm);
     loop {
         if connection.wants_input() && !client_has_ended {
-            client_has_ended = read(incoming, connection, &mut bytes, clock).await;
+            client_has_ended = read(incoming, connection, &mut buffer, clock).await;
         }
+        buffer.settle();
         settle(connection);
         if connection.is_over() || (client_has_ended && !connection.is_waiting()) {
             return;
-        }
-        if bytes.is_empty() {
-            // Ten thousand idle connections need no buffer.
-            bytes = BytesMut::new();
         }
         let deadline = connection.deadline().map(|at| clock.to_tokio(at));
         if let Some(deadline) = deadline.filter(|deadline| *deadline != alarm.deadline()) {
@@ -127,17 +123,18 @@ async fn converse(
                 }
                 outbox.resume();
                 connection.handle_room(clock.now());
-                connection.input(&mut bytes, clock.now());
+                connection.input(buffer.bytes(), clock.now());
             }
             () = socket.wake.notified() => {
                 connection.handle_room(clock.now());
-                connection.input(&mut bytes, clock.now());
+                connection.input(buffer.bytes(), clock.now());
             }
             () = poll_fn(|context| connection.poll(context, clock.now())), if connection.is_waiting() => {
-                connection.input(&mut bytes, clock.now());
+                connection.input(buffer.bytes(), clock.now());
             }
             () = &mut alarm, if deadline.is_some() => {
                 connection.handle_timeout(clock.now());
+                connection.input(buffer.bytes(), clock.now());
             }
             _ = shared.shutdown.wait_for(|down| *down) => {
                 connection.shut_down(clock.now());
@@ -151,30 +148,31 @@ async fn converse(
 async fn read(
     incoming: &mut OwnedReadHalf,
     connection: &mut Connection,
-    bytes: &mut BytesMut,
+    buffer: &mut ReadBuffer,
     clock: Clock,
 ) -> bool {
     // Others have a turn in time, also when this connection always has something to read.
     tokio::task::consume_budget().await;
     for _ in 0..READS_IN_A_ROW {
-        bytes.reserve(READ_BYTES);
-        let asked = bytes.capacity() - bytes.len();
-        let read = match read_now(incoming, bytes) {
+        let asked = buffer.make_room(connection.is_open());
+        let read = match read_now(incoming, buffer.bytes()) {
             Ok(Some(0)) => return true,
             Ok(Some(read)) => read,
             Ok(None) => return false,
             Err(_) => return true,
         };
-        connection.input(bytes, clock.now());
+        connection.input(buffer.bytes(), clock.now());
         let congested = connection.is_congested(CONGESTED_BYTES);
         settle(connection);
         if congested {
+            buffer.settle();
             tokio::time::sleep(CONGESTION_PAUSE).await;
         }
         if read < asked || !connection.wants_input() || connection.is_waiting() {
             return false;
         }
     }
+    buffer.settle();
     tokio::task::yield_now().await;
     false
 }
@@ -210,14 +208,16 @@ async fn hang_up(incoming: &mut OwnedReadHalf, socket: &Socket, outbox: &Outbox)
     // SHUT_WR through a borrowed handle: the stream is shared with the outbox.
     let _ = socket2::SockRef::from(socket.stream.as_ref()).shutdown(std::net::Shutdown::Write);
     let listen_on = async {
-        let mut deaf = BytesMut::with_capacity(READ_BYTES);
         let mut left = DEAF_BYTES_MAX;
-        while left > 0 {
-            deaf.clear();
-            match incoming.read_buf(&mut deaf).await {
-                Ok(0) | Err(_) => return,
-                Ok(read) => left = left.saturating_sub(read),
+        while left > 0 && incoming.readable().await.is_ok() {
+            let mut deaf = ReadBuffer::default();
+            deaf.make_room(true);
+            match read_now(incoming, deaf.bytes()) {
+                Ok(Some(0)) | Err(_) => return,
+                Ok(read) => left = left.saturating_sub(read.unwrap_or(0)),
             }
+            deaf.bytes().clear();
+            deaf.settle();
         }
     };
     let _ = timeout(DEAF_FOR, listen_on).await;

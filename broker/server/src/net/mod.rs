@@ -4,8 +4,10 @@
 //! - [`listener`]: accepting, within the limits on connections
 //! - [`connection`]: the task of one connection
 //! - [`serve`]: everything that runs while the broker serves, and how it ends
+//! - `buffer`: what a connection reads into
 //! - [`clock`]: the only place that asks what time it is
 
+mod buffer;
 pub mod clock;
 pub mod connection;
 pub mod listener;

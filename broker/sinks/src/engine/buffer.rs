@@ -10,12 +10,14 @@ use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use weirmq_core::record::{Record, Refused};
+use weirmq_core::record::{Kept, Record, Refused};
 
 use super::size::{RECORD_OVERHEAD_BYTES, measure};
+use super::spill;
 use super::stats::SinkStats;
 use super::throttle::Throttle;
 use super::{Entry, EntryIds, Stop, Verdict};
@@ -60,7 +62,12 @@ struct Slot {
     since: Instant,
     attempts: u32,
     restored: bool,
+    /// It is kept, until it has met its end.
+    kept: Option<Kept>,
 }
+
+/// Takes what is wanted back after a restart, where records are kept.
+pub(crate) type Keep<'a> = &'a mut dyn FnMut(Bytes) -> Option<Kept>;
 
 /// A record that will not be tried again, and why.
 #[derive(Debug)]
@@ -129,14 +136,17 @@ impl Buffer {
     /// # Errors
     /// [`Refused`]. A record that is too large or too deep for any buffer is told as a full buffer; the counters
     /// and the log tell them apart.
-    pub(crate) fn push(&self, record: Record) -> Result<(), Refused> {
+    pub(crate) fn push(&self, record: Record, keep: Option<Keep<'_>>) -> Result<(), Refused> {
         let size = measure(&record);
+        let entry = Entry { record, id: self.ids.next() };
+        let keep = keep.map(|keep| (keep, spill::encode(&entry)));
         let mut books = self.books.lock();
         let refused = match self.admit(&mut books, size) {
             Ok(made_way) => {
                 let bytes = size.unwrap_or_default();
-                let entry = Arc::new(Entry { record, id: self.ids.next() });
-                books.take_in(Slot { entry, bytes, since: Instant::now(), attempts: 0, restored: false });
+                let kept = keep.and_then(|(keep, bytes)| keep(bytes?));
+                let (entry, since) = (Arc::new(entry), Instant::now());
+                books.take_in(Slot { entry, bytes, since, attempts: 0, restored: false, kept });
                 books.stats.accepted += 1;
                 let waiting = books.waiting.len();
                 drop(books);
@@ -144,13 +154,14 @@ impl Buffer {
                     self.arrived.notify_one();
                 }
                 self.log_dropped(&made_way);
+                Kept::settle(made_way.into_iter().filter_map(|slot| slot.kept));
                 return Ok(());
             }
             Err(refused) => refused,
         };
         let records = books.len();
         drop(books);
-        self.log_refused(refused, &record.rule, records);
+        self.log_refused(refused, &entry.record.rule, records);
         Err(match refused {
             Reason::Closed => Refused::Closed,
             Reason::Full | Reason::TooLarge | Reason::TooDeep => {
@@ -194,16 +205,17 @@ impl Buffer {
         records < self.config.records_max && bytes.saturating_add(size) <= self.config.bytes_max
     }
 
-    /// Takes over what the run before left, ahead of everything new and past the limits: those held it then, and
+    /// Takes over what the run before left, in the spill file or kept, ahead of everything new and past the limits: those held it then, and
     /// new records are refused until there is room again.
-    pub(crate) fn restore(&self, entries: Vec<Entry>) {
+    pub(crate) fn restore(&self, entries: impl IntoIterator<Item = (Entry, Option<Kept>)>) {
         let mut books = self.books.lock();
         let since = Instant::now();
-        for entry in entries {
+        for (entry, kept) in entries {
             let bytes = measure(&entry.record).unwrap_or(RECORD_OVERHEAD_BYTES);
+            let restored = kept.is_none();
             books.stats.restored += 1;
-            books.restored += 1;
-            books.take_in(Slot { entry: Arc::new(entry), bytes, since, attempts: 0, restored: true });
+            books.restored += usize::from(restored);
+            books.take_in(Slot { entry: Arc::new(entry), bytes, since, attempts: 0, restored, kept });
         }
         drop(books);
         self.arrived.notify_one();
@@ -310,6 +322,7 @@ impl Buffer {
             settled.recovered = books.stats.failing.take().is_some();
         }
         drop(books);
+        Kept::settle(done.into_iter().filter_map(|slot| slot.kept));
         self.settled.notify_waiters();
         settled
     }
@@ -339,21 +352,30 @@ impl Buffer {
             books.let_go(slot);
         }
         drop(books);
+        Kept::settle(dying.into_iter().filter_map(|slot| slot.kept));
         self.settled.notify_waiters();
     }
 
-    /// Everything that is not written, the oldest first, for the spill file. It stays on the books until
-    /// [`Buffer::spilled`]. The worker must have ended.
+    /// Everything that is not written and not kept elsewhere, the oldest first, for the spill file. It stays on the books
+    /// until [`Buffer::spilled`]. The worker must have ended.
     pub(crate) fn drain(&self) -> Vec<Arc<Entry>> {
         let books = self.books.lock();
         let unwritten = books.dying.iter().chain(&books.in_flight).chain(&books.waiting);
-        unwritten.map(|slot| Arc::clone(&slot.entry)).collect()
+        unwritten.filter(|slot| slot.kept.is_none()).map(|slot| Arc::clone(&slot.entry)).collect()
+    }
+
+    /// How many records are not written, and kept until the next start.
+    pub(crate) fn kept(&self) -> usize {
+        let books = self.books.lock();
+        let unwritten = books.dying.iter().chain(&books.in_flight).chain(&books.waiting);
+        unwritten.filter(|slot| slot.kept.is_some()).count()
     }
 
     /// What [`Buffer::drain`] gave is in the spill file, or is lost.
     pub(crate) fn spilled(&self, in_file: bool) {
         let mut books = self.books.lock();
-        let count = books.len() as u64;
+        let unwritten = books.dying.iter().chain(&books.in_flight).chain(&books.waiting);
+        let count = unwritten.filter(|slot| slot.kept.is_none()).count() as u64;
         if in_file {
             books.stats.spilled += count;
         } else {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weirmq_core::record::Record;
 
@@ -68,6 +69,39 @@ struct LineIn {
     fields: Vec<(String, ReadBack)>,
 }
 
+impl<'a> LineOut<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        let record = &entry.record;
+        Self {
+            id: entry.id.to_string(),
+            rule: &record.rule,
+            created_unix_ms: record.created_unix_ms,
+            fields: ExactFields(&record.fields),
+        }
+    }
+}
+
+/// An entry as it is kept: a line of the spill file without its end. `None` for one that is nested too deep, which no
+/// buffer takes.
+pub(crate) fn encode(entry: &Entry) -> Option<Bytes> {
+    serde_json::to_vec(&LineOut::of(entry)).ok().map(Bytes::from)
+}
+
+/// The entry of `sink` that [`encode`] has made, or a line of the spill file says.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn decode(sink: &Arc<str>, line: &[u8]) -> Result<Entry, String> {
+    let line: LineIn = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let record = Record {
+        sink: Arc::clone(sink),
+        fields: unwrap_fields(line.fields),
+        rule: Arc::from(line.rule),
+        created_unix_ms: line.created_unix_ms,
+    };
+    Ok(Entry { record, id: line.id.parse()? })
+}
+
 impl SpillFile {
     /// The file of the sink called `name` in `folder`. `buffer_bytes_max` is the most that a record may take.
     pub(crate) fn new(folder: &Path, name: Arc<str>, buffer_bytes_max: usize) -> Self {
@@ -117,7 +151,7 @@ impl SpillFile {
             }
             let whole = line.last() == Some(&b'\n');
             let cut_at_limit = !whole && line.len() >= self.line_bytes_max;
-            let entry = if whole { self.parse(&line) } else { Err("the line is cut off".to_owned()) };
+            let entry = if whole { decode(&self.sink, &line) } else { Err("the line is cut off".to_owned()) };
             match entry {
                 Ok(entry) => entries.push(entry),
                 Err(what) => {
@@ -130,17 +164,6 @@ impl SpillFile {
             }
         }
         Ok((entries, faults))
-    }
-
-    fn parse(&self, line: &[u8]) -> Result<Entry, String> {
-        let line: LineIn = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let record = Record {
-            sink: Arc::clone(&self.sink),
-            fields: unwrap_fields(line.fields),
-            rule: Arc::from(line.rule),
-            created_unix_ms: line.created_unix_ms,
-        };
-        Ok(Entry { record, id: line.id.parse()? })
     }
 
     fn keep_aside(&self, faults: Faults) -> io::Result<Damage> {
@@ -158,14 +181,7 @@ impl SpillFile {
         let draft = self.path.with_extension("jsonl.tmp");
         let mut file = BufWriter::new(File::create(&draft)?);
         for entry in entries {
-            let record = &entry.record;
-            let line = LineOut {
-                id: entry.id.to_string(),
-                rule: &record.rule,
-                created_unix_ms: record.created_unix_ms,
-                fields: ExactFields(&record.fields),
-            };
-            serde_json::to_writer(&mut file, &line)?;
+            serde_json::to_writer(&mut file, &LineOut::of(entry))?;
             file.write_all(b"\n")?;
         }
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;

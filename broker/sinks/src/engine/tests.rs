@@ -81,7 +81,7 @@ impl Rig {
 
     fn push(&self, numbers: impl IntoIterator<Item = i64>) {
         for number in numbers {
-            self.buffer.push(numbered("s", number)).unwrap();
+            self.buffer.push(numbered("s", number), None).unwrap();
         }
     }
 
@@ -284,7 +284,7 @@ async fn records_wait_for_each_other_but_a_whole_batch_goes_at_once() {
 async fn a_full_buffer_refuses_the_newest_and_says_how_many_it_holds() {
     let rig = Rig::new(BufferConfig { records_max: 2, ..quick() });
     rig.push([1, 2]);
-    let refused = rig.buffer.push(numbered("s", 3));
+    let refused = rig.buffer.push(numbered("s", 3), None);
     assert_eq!(refused, Err(Refused::BufferFull { sink: "s".into(), records: 2 }));
     let stats = rig.buffer.stats();
     assert_eq!((stats.accepted, stats.refused.buffer_full, stats.refused.total()), (2, 1, 1));
@@ -319,13 +319,13 @@ async fn bytes_are_bounded_too() {
     };
     let config = BufferConfig { bytes_max: 10_000, on_full: OnFull::DropOldest, ..quick() };
     let rig = Rig::new(config);
-    rig.buffer.push(text(4_000)).unwrap();
-    rig.buffer.push(text(4_000)).unwrap();
-    rig.buffer.push(text(8_000)).unwrap();
+    rig.buffer.push(text(4_000), None).unwrap();
+    rig.buffer.push(text(4_000), None).unwrap();
+    rig.buffer.push(text(8_000), None).unwrap();
     let stats = rig.buffer.stats();
     assert_eq!((stats.buffered_records, stats.dropped_oldest), (1, 2));
     assert!((8_000..10_000).contains(&stats.buffered_bytes), "{stats:?}");
-    assert!(rig.buffer.push(text(10_000)).is_err());
+    assert!(rig.buffer.push(text(10_000), None).is_err());
     let stats = rig.buffer.stats();
     assert_eq!((stats.buffered_records, stats.dropped_oldest, stats.refused.too_large), (1, 2, 1));
 }
@@ -335,9 +335,9 @@ async fn a_record_too_deep_to_be_read_back_is_refused() {
     let rig = Rig::new(quick());
     let nested = |depth: usize| (0..depth).fold(Value::Null, |value, _| Value::List(vec![value]));
     let record = |depth| Record { fields: vec![("deep".into(), nested(depth))], ..numbered("s", 0) };
-    rig.buffer.push(record(32)).unwrap();
-    assert!(rig.buffer.push(record(33)).is_err());
-    assert!(rig.buffer.push(record(5_000)).is_err());
+    rig.buffer.push(record(32), None).unwrap();
+    assert!(rig.buffer.push(record(33), None).is_err());
+    assert!(rig.buffer.push(record(5_000), None).is_err());
     assert_eq!(rig.buffer.stats().refused.too_deep, 2);
 }
 
@@ -346,7 +346,7 @@ async fn submitting_never_waits_however_long_the_target_hangs() {
     let rig = Rig::new(BufferConfig { records_max: 1_000, batch_records_max: 10, ..quick() });
     let (_worker, _stop) = rig.work(Hanging);
     // On the one thread that the worker too would need.
-    let taken = (0..100_000).filter(|number| rig.buffer.push(numbered("s", *number)).is_ok()).count();
+    let taken = (0..100_000).filter(|number| rig.buffer.push(numbered("s", *number), None).is_ok()).count();
     assert_eq!(taken, 1_000);
     assert_eq!(rig.buffer.stats().refused.buffer_full, 99_000);
 }
@@ -360,7 +360,7 @@ async fn closing_writes_what_is_left_and_ends() {
     soon(worker).await.unwrap();
     let stats = rig.buffer.stats();
     assert_eq!((stats.written, stats.buffered_records), (10, 0));
-    assert_eq!(rig.buffer.push(numbered("s", 11)), Err(Refused::Closed));
+    assert_eq!(rig.buffer.push(numbered("s", 11), None), Err(Refused::Closed));
     assert_eq!(rig.buffer.stats().refused.closed, 1);
 }
 

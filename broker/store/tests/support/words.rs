@@ -48,6 +48,7 @@ pub fn message(seed: u32) -> StoredMessage {
         received_unix_ms: seed.into(),
         expires_unix_ms: (seed.is_multiple_of(4)).then_some(1 << 41),
         hops: (seed % 8) as u8,
+        sealed_by: if seed.is_multiple_of(5) { vec!["seal".into()] } else { Vec::new() },
     }
 }
 

@@ -23,6 +23,8 @@ pub use subscribe::{RetainHandling, Subscribe, SubscribeOptions};
 pub use unsuback::UnsubAck;
 pub use unsubscribe::Unsubscribe;
 
+use bytes::Bytes;
+
 use crate::basic::{PacketType, Version};
 use crate::error::{DecodeError, EncodeError};
 use crate::read::{Cursor, Stop};
@@ -64,6 +66,27 @@ pub enum Packet {
 }
 
 impl Packet {
+    /// The same packet, with copies in the place of what it has of the read buffer: for packets that have to wait.
+    /// CONNECT, which comes once, is left as it is.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        match &mut self {
+            Self::Publish(publish) => {
+                publish.topic = publish.topic.detached();
+                publish.payload = Bytes::copy_from_slice(&publish.payload);
+            }
+            Self::Subscribe(subscribe) => {
+                subscribe.filters.iter_mut().for_each(|(filter, _)| *filter = filter.detached());
+            }
+            Self::Unsubscribe(unsubscribe) => {
+                unsubscribe.filters.iter_mut().for_each(|filter| *filter = filter.detached());
+            }
+            // The others have nothing of it.
+            _ => {}
+        }
+        self
+    }
+
     /// What it is.
     #[must_use]
     pub const fn kind(&self) -> PacketType {

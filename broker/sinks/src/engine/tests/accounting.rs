@@ -66,11 +66,11 @@ impl Model {
                 let mut record = numbered("s", number);
                 record.rule = "r".into();
                 record.fields[0].0 = "n".repeat(bytes).into();
-                let _counted = self.buffer.push(record);
+                let _counted = self.buffer.push(record, None);
             }
             Step::Restore(count) if self.submitted == 0 && !self.ended => {
                 let entry = |_| Entry { record: numbered("s", -1), id: self.ids.next() };
-                self.buffer.restore((0..count).map(entry).collect());
+                self.buffer.restore((0..count).map(|number| (entry(number), None)));
             }
             Step::Lend
                 if self.lent.is_none() && self.to_bury == 0 && self.buffer.stats().buffered_records > 0 =>

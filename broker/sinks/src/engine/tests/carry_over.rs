@@ -39,7 +39,8 @@ async fn the_spill_file_stays_until_all_that_it_holds_has_met_its_end() {
     first.spill.write(&first.buffer.drain()).unwrap();
     let rig = Rig::new(BufferConfig { batch_records_max: 2, ..quick() });
     fs::copy(first.spill.path(), rig.spill.path()).unwrap();
-    rig.buffer.restore(rig.spill.restore().unwrap().entries);
+    let entries = rig.spill.restore().unwrap().entries;
+    rig.buffer.restore(entries.into_iter().map(|entry| (entry, None)));
     rig.push([4]);
     let path = rig.spill.path().to_owned();
     let there = Arc::new(Mutex::new(Vec::new()));

@@ -5,16 +5,16 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::message::{Message, Properties, Publisher, QoS};
+use crate::time::Now;
+use crate::topic::TopicName;
 use bytes::Bytes;
-use weirmq_core::message::{Message, Properties, Publisher, QoS};
-use weirmq_core::time::Now;
-use weirmq_core::topic::TopicName;
 
 /// The packet identifier of a QoS 1 or 2 message that is under way.
 pub type PacketId = NonZeroU16;
 
 /// The number of a message or a sink record: the store gives them in the order of its log, from 1. The n-th
-/// event of a record, counted from 0, has the number of the record's [`Ticket`](crate::Ticket) plus n.
+/// event of a record, counted from 0, has the number of the record's [`Receipt`](super::Receipt) plus n.
 pub type Number = u64;
 
 /// One thing that came true.
@@ -229,11 +229,11 @@ pub struct StoredWill {
 /// What a subscription was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscription {
-    /// The QoS.
+    /// The QoS that was granted.
     pub qos: QoS,
-    /// Own messages are not sent back.
+    /// Own messages are not sent back `[MQTT-3.8.3-3]`.
     pub no_local: bool,
-    /// RETAIN is forwarded as published.
+    /// RETAIN is forwarded as published `[MQTT-3.3.1-12]`, `[MQTT-3.3.1-13]`.
     pub retain_as_published: bool,
     /// Subscription Identifier.
     pub identifier: Option<NonZeroU32>,
@@ -260,6 +260,8 @@ pub struct StoredMessage {
     pub expires_unix_ms: Option<u64>,
     /// How many rules stand between it and the client that caused it.
     pub hops: u8,
+    /// The persistence hooks that have changed the payload, in the order in which they did.
+    pub sealed_by: Vec<Arc<str>>,
 }
 
 impl StoredMessage {
@@ -280,10 +282,11 @@ impl StoredMessage {
             received_unix_ms: message.received_unix_ms,
             expires_unix_ms,
             hops: message.hops,
+            sealed_by: Vec::new(),
         }
     }
 
-    /// The message again, its expiry on this process's clock. Expired ones expire now.
+    /// The message again, its payload as it is stored, its expiry on this process's clock. Expired ones expire now.
     #[must_use]
     pub fn into_message(self, now: Now) -> Message {
         let expires_at = self

@@ -1,0 +1,133 @@
+//! What a connection's packets leave to be done once, when all that was read is used up.
+
+use std::sync::Arc;
+
+use crate::counters::Counters;
+use crate::durable::keeper::Keeper;
+use crate::durable::ledger::Ledger;
+use crate::durable::{NotKept, Position};
+use crate::outbox::Outbox;
+
+/// What a batch of work leaves to be done once, at its end: what is to be recorded, outboxes to flush, counts to add up.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    outboxes: Vec<Arc<Outbox>>,
+    tally: Tally,
+    counters: Arc<Counters>,
+    /// Where something is kept at all.
+    keeper: Option<Arc<Keeper>>,
+    ledger: Option<Box<Ledger>>,
+}
+
+/// What a batch has counted so far.
+#[derive(Debug, Default)]
+struct Tally {
+    received: u64,
+    received_bytes: u64,
+    sent: u64,
+    sent_bytes: u64,
+}
+
+impl Batch {
+    /// An empty batch that counts into `counters` and has records kept by `keeper`.
+    pub(crate) fn new(counters: Arc<Counters>, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { outboxes: Vec::new(), tally: Tally::default(), counters, keeper, ledger: None }
+    }
+
+    /// Has `outbox` flushed at the end.
+    pub(crate) fn add(&mut self, outbox: &Arc<Outbox>) {
+        self.outboxes.push(Arc::clone(outbox));
+    }
+
+    /// Counts so many messages that a client published, with so many bytes of payload in all.
+    pub(crate) fn received(&mut self, messages: u64, payload_bytes: usize) {
+        self.tally.received += messages;
+        self.tally.received_bytes += payload_bytes as u64;
+    }
+
+    /// Counts so many messages that were handed to a connection, with so many bytes of payload in all.
+    pub(crate) fn sent(&mut self, messages: u64, payload_bytes: usize) {
+        self.tally.sent += messages;
+        self.tally.sent_bytes += payload_bytes as u64;
+    }
+
+    /// Where to note what is to be recorded; `None` where nothing is kept.
+    pub(crate) fn ledger(&mut self) -> Option<&mut Ledger> {
+        if self.ledger.is_none() {
+            let keeper = Arc::clone(self.keeper.as_ref()?);
+            self.ledger = Some(Box::new(Ledger::new(keeper)));
+        }
+        self.ledger.as_deref_mut()
+    }
+
+    /// What was noted so far, if anything was.
+    pub(crate) fn noted(&mut self) -> Option<&mut Ledger> {
+        self.ledger.as_deref_mut()
+    }
+
+    /// Whether nothing may be promised before what was noted is kept.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.is_awaited())
+    }
+
+    /// What is to be waited for, of all that was recorded since this was asked last.
+    pub(crate) fn take_awaited(&mut self) -> Option<Result<Position, NotKept>> {
+        self.ledger.as_mut().and_then(|ledger| ledger.take_awaited())
+    }
+
+    /// An empty batch like this one, for work that goes on elsewhere.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.counters), self.keeper.clone())
+    }
+
+    /// Takes over what `other` leaves to be done.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.outboxes.append(&mut other.outboxes);
+        let tally = std::mem::take(&mut other.tally);
+        self.tally.received += tally.received;
+        self.tally.received_bytes += tally.received_bytes;
+        self.tally.sent += tally.sent;
+        self.tally.sent_bytes += tally.sent_bytes;
+        match (&mut self.ledger, other.ledger.take()) {
+            (Some(ledger), Some(other)) => ledger.append(*other),
+            (None, other) => self.ledger = other,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Whether an outbox that is to be flushed has more waiting than `bytes`.
+    pub(crate) fn is_congested(&self, bytes: usize) -> bool {
+        self.outboxes.iter().any(|outbox| outbox.bytes() > bytes)
+    }
+
+    /// Records what was noted, flushes the outboxes and adds the counts up.
+    pub(crate) fn flush(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.commit();
+        }
+        self.flush_outboxes();
+    }
+
+    /// Flushes the outboxes and adds the counts up, in the middle of something that is one record.
+    pub(crate) fn flush_outboxes(&mut self) {
+        for outbox in self.outboxes.drain(..) {
+            outbox.flush();
+        }
+        let tally = std::mem::take(&mut self.tally);
+        if tally.received > 0 {
+            self.counters.messages_received.add(tally.received);
+            self.counters.payload_bytes_received.add(tally.received_bytes);
+        }
+        if tally.sent > 0 {
+            self.counters.messages_sent.add(tally.sent);
+            self.counters.payload_bytes_sent.add(tally.sent_bytes);
+        }
+    }
+}
+
+impl Drop for Batch {
+    /// What was noted is recorded, and a frame is written, even where whoever has made it was cut short.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
