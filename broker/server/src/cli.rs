@@ -10,10 +10,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::admin::{self, Answer, Request, client};
 use crate::config::{Config, DATA_FOLDER_DEFAULT, LISTENER_DEFAULT, LogFormat};
+use crate::store_command::{self, StoreCommand};
 use crate::{check, hash, run};
 
 /// The configuration that is looked for where none is named.
-const CONFIG_DEFAULT: &str = "weirmq.toml";
+pub(crate) const CONFIG_DEFAULT: &str = "weirmq.toml";
 
 /// WeirMQ, a programmable MQTT broker.
 #[derive(Debug, Parser)]
@@ -48,6 +49,9 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// The store of sessions, queues and retained messages
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Make the hash of a password for the login plugin; asks for it, or reads a line of standard input
     HashPassword,
 }
@@ -101,7 +105,7 @@ enum Rules {
 
 /// Which broker is asked.
 #[derive(Debug, Args)]
-struct Target {
+pub(crate) struct Target {
     /// The broker's configuration; ./weirmq.toml where there is one and nothing else is said
     #[arg(long, value_name = "FILE", env = "WEIRMQ_CONFIG")]
     config: Option<PathBuf>,
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Client { id, target } => ask(&target, &Request::Client { id }),
         Command::Rules(Rules::List(target)) => ask(&target, &Request::RulesList {}),
         Command::Rules(Rules::Test { config, folder }) => test_rules(&config, folder),
+        Command::Store(command) => store_command::run(command),
         Command::HashPassword => match hash::ask().and_then(|password| hash::hash(&password)) {
             Ok(hash) => {
                 println!("{hash}");
@@ -161,7 +166,7 @@ fn start(arguments: Run) -> ExitCode {
     }
 }
 
-fn ask(target: &Target, request: &Request) -> ExitCode {
+pub(crate) fn ask(target: &Target, request: &Request) -> ExitCode {
     let answer = match target.socket() {
         Ok(socket) => client::ask(&socket, request).map_err(|error| error.to_string()),
         Err(why) => Err(why),
@@ -203,7 +208,7 @@ impl Target {
 
 /// The data folder that `file` names, whatever else is wrong with it: the broker that runs may be older than
 /// what the file says now.
-fn data_folder_of(file: &Path) -> Result<PathBuf, String> {
+pub(crate) fn data_folder_of(file: &Path) -> Result<PathBuf, String> {
     match Config::inspect(file) {
         Ok((Some(config), _)) => Ok(config.data_folder),
         Ok((None, _)) => Err(format!("{} is no configuration; name the --data-folder", file.display())),
@@ -229,7 +234,7 @@ fn test_rules(config: &Path, folder: Option<PathBuf>) -> ExitCode {
     }
 }
 
-fn fail(error: &dyn Display) -> ExitCode {
+pub(crate) fn fail(error: &dyn Display) -> ExitCode {
     let text = error.to_string();
     for line in text.lines() {
         eprintln!("error: {line}");

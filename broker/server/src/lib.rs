@@ -16,6 +16,7 @@
 //! - [`durable`]: the store, and what is brought back from it
 //! - [`hash`]: `weirmq hash-password`
 //! - [`logging`]: logs to standard error, as text or JSON
+//! - `store_command`: `weirmq store`
 //! - [`signals`]: from signals to an orderly end
 
 #![forbid(unsafe_code)]
@@ -35,3 +36,4 @@ pub mod net;
 pub mod reload;
 pub mod run;
 pub mod signals;
+mod store_command;

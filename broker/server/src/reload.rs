@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
@@ -19,6 +19,7 @@ use weirmq_core::broker::{Broker, ClientInfo};
 use weirmq_core::hook::Chains;
 use weirmq_host::LoadError;
 use weirmq_script::Report;
+use weirmq_store::LogStore;
 
 use crate::assemble::{Assembly, Loaded, Plugin};
 use crate::signals::Shutdown;
@@ -63,6 +64,8 @@ pub struct Live {
     broker: Arc<dyn Engine>,
     /// One change at a time, so that the chains of the last are those that stay.
     changing: Mutex<()>,
+    /// Where sessions, queues and retained messages are kept, when that is on a disk.
+    store: OnceLock<Arc<LogStore>>,
 }
 
 /// Why a plugin was not reloaded.
@@ -90,13 +93,25 @@ impl Live {
     /// `assembly`, whose chains `broker` has.
     #[must_use]
     pub fn new(assembly: Assembly, broker: Arc<dyn Engine>) -> Arc<Self> {
-        Arc::new(Self { assembly, broker, changing: Mutex::new(()) })
+        Arc::new(Self { assembly, broker, changing: Mutex::new(()), store: OnceLock::new() })
     }
 
     /// What is live.
     #[must_use]
     pub fn assembly(&self) -> &Assembly {
         &self.assembly
+    }
+
+    /// The broker keeps what must outlive it in `store`. To be said once.
+    pub fn keep_in(&self, store: Arc<LogStore>) {
+        // A second one is not the broker's.
+        drop(self.store.set(store));
+    }
+
+    /// Where the broker keeps what must outlive it, when that is on a disk.
+    #[must_use]
+    pub fn store(&self) -> Option<&LogStore> {
+        self.store.get().map(|store| &**store)
     }
 
     /// How many clients are connected.

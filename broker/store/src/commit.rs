@@ -165,7 +165,10 @@ impl Committer {
                 .note(self.end)
                 .map_err(|error| poisoned("writing to", self.shared.disk.path(crate::mark::NAME), &error))?;
             self.unsynced_since = None;
-            self.shared.inner.lock().tail.durable = self.end;
+            let mut inner = self.shared.inner.lock();
+            inner.tail.durable = self.end;
+            inner.syncs += 1;
+            inner.last_sync = self.sync_took;
         }
         self.shared.progress.reach(Level::Durable, self.sequence);
         Ok(())

@@ -163,6 +163,7 @@ impl Shared {
         let copies = Unnumbered::copies(self.salt, live.len(), |out| out.extend_from_slice(&live));
         let next_number = inner.tail.next_number;
         self.push(&mut inner, &copies, next_number)?;
+        inner.compaction_copied_bytes += copies.len() as u64;
         self.wake_commit(inner);
         Ok(copies.len() as u64)
     }
@@ -176,7 +177,10 @@ impl Shared {
             .give_back(victim.segment + 1)
             .map_err(|error| self.poison_with(poisoned("writing to", self.disk.path(mark::NAME), &error)))?;
         // Readers that have the file open go on reading it.
-        self.inner.lock().segments.remove(&victim.segment);
+        let mut inner = self.inner.lock();
+        inner.segments.remove(&victim.segment);
+        inner.compaction_freed_bytes += u64::from(victim.bytes);
+        drop(inner);
         self.disk
             .remove(&name)
             .and_then(|()| self.disk.sync_folder())

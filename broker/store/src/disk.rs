@@ -4,9 +4,10 @@
 use std::any::Any;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A folder of files.
 pub trait Disk: Send + Sync + 'static {
@@ -16,6 +17,12 @@ pub trait Disk: Send + Sync + 'static {
     /// `WouldBlock` when another process has it, `NotADirectory` when it is not a folder, or what the
     /// operating system says.
     fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>>;
+
+    /// Whether a process has taken the folder; it is not taken by asking.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn in_use(&self) -> io::Result<bool>;
 
     /// The names of the files in it.
     ///
@@ -94,7 +101,10 @@ pub trait DiskFile: Send + Sync + 'static {
 }
 
 /// The file whose lock is the folder's.
-const LOCK_NAME: &str = "lock";
+pub(crate) const LOCK_NAME: &str = "lock";
+
+/// How long to ask for the lock: whoever looks whether a folder is in use has it for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A folder of the operating system.
 #[derive(Debug)]
@@ -117,21 +127,28 @@ impl Disk for OsDisk {
         }
         std::fs::create_dir_all(&self.folder)?;
         let path = self.folder.join(LOCK_NAME);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            match file.try_lock() {
+                // Who had it before may have removed it.
+                Ok(()) if !is_at(&file, &path) => {}
+                Ok(()) => return Ok(Box::new(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(LOCK_PATIENCE / 10);
+                }
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
     }
 
+    fn in_use(&self) -> io::Result<bool> {
+        in_use(&self.folder)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.folder)? {
-            // A name that is not text is none of ours.
-            names.extend(entry?.file_name().into_string());
-        }
-        Ok(names)
+        list(&self.folder)
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -154,8 +171,90 @@ impl Disk for OsDisk {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() { self.folder.clone() } else { self.folder.join(name) }
+        path_in(&self.folder, name)
     }
+}
+
+/// A folder of the operating system that is looked at and never changed, whoever has taken it.
+#[derive(Debug)]
+pub struct ReadOnlyDisk {
+    folder: PathBuf,
+}
+
+impl ReadOnlyDisk {
+    /// The folder at this path.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+}
+
+impl Disk for ReadOnlyDisk {
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn in_use(&self) -> io::Result<bool> {
+        in_use(&self.folder)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        list(&self.folder)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OsFile(File::open(self.folder.join(name))?)))
+    }
+
+    fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        path_in(&self.folder, name)
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), path.metadata()) {
+        (Ok(file), Ok(path)) => identity(file) == identity(path),
+        _ => false,
+    }
+}
+
+fn in_use(folder: &Path) -> io::Result<bool> {
+    let file = match File::open(folder.join(LOCK_NAME)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn list(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        // A name that is not text is none of ours.
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+fn path_in(folder: &Path, name: &str) -> PathBuf {
+    if name.is_empty() { folder.to_owned() } else { folder.join(name) }
 }
 
 /// A file of the operating system.

@@ -26,6 +26,9 @@ pub enum StoreError {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
+    /// The store was opened to be read only.
+    #[error("the store was opened to be read only")]
+    ReadOnly,
     /// The store cannot keep up: this record was refused, later ones may be taken.
     #[error("the disk does not keep up: {bytes_max} bytes wait to be written")]
     Backlog {
@@ -69,7 +72,11 @@ impl StoreError {
                 matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             Self::Backlog { .. } => true,
-            Self::Closed | Self::TooLarge { .. } | Self::Corrupt { .. } | Self::Read { .. } => false,
+            Self::Closed
+            | Self::ReadOnly
+            | Self::TooLarge { .. }
+            | Self::Corrupt { .. }
+            | Self::Read { .. } => false,
         }
     }
 }
@@ -90,7 +97,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The operating system refuses.
-    #[error("{doing} {path} failed: {source}")]
+    #[error("{doing} {path} failed: {source}; {}", remedy(source))]
     Io {
         /// What was attempted.
         doing: &'static str,
@@ -109,6 +116,12 @@ pub enum OpenError {
         /// The newest format that is known.
         version_max: u16,
     },
+    /// There is no store in it.
+    #[error("{path} has no store in it; name the folder that has the file durable.mark")]
+    NoStore {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file that must be there is not.
     #[error("{path} is missing; restore it from a backup")]
     Missing {
@@ -125,4 +138,17 @@ pub enum OpenError {
         /// What is wrong there.
         what: &'static str,
     },
+}
+
+/// What is to be done about what the operating system says.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "give this process's user the right to it, or name another folder",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on its disk, or name a folder on another one"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "mount its file system writable, or name another folder",
+        io::ErrorKind::NotFound => "name a folder that is there",
+        _ => "look after its disk, or restore the folder from a backup on another one",
+    }
 }

@@ -232,6 +232,14 @@ pub(crate) fn write_message_copied(
     });
 }
 
+/// Appends a message that has had its number elsewhere.
+pub(crate) fn write_message_with_number(number: Number, published: &Published, out: &mut Vec<u8>) {
+    framed(MESSAGE_COPIED, out, |out| {
+        put_varint(out, number);
+        write_published(published, out);
+    });
+}
+
 /// Appends a sink's record that is copied.
 pub(crate) fn write_sink_copied(number: Number, sink: &str, record: &[u8], out: &mut Vec<u8>) {
     framed(SINK_COPIED, out, |out| {

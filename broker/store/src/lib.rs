@@ -17,37 +17,49 @@
 //! - `commit`: the thread that writes and syncs for all who wait
 //! - `tail`: what is appended and not written yet
 //! - `recover`: from files to state, and what was cut
+//! - `read_only`, [`verify`](verify()): looking at a store without opening it
+//! - [`portable`]: a store as lines of JSON, and back
+//! - `backup`, `folder`: a copy of a store that goes on; folders that become a store all at once
 //! - `compact`: copying forward what is live, giving back the rest
-//! - `state`: the reducer from events to state, and its index
+//! - `state`, `read`: the reducer from events to state, and its index; reading back what the index points to
 //! - `format`, `frame`, `segment`, `mark`, `codec`: bytes; the format of the README
 //! - `memory`: the twin without a disk
 #![forbid(unsafe_code)]
 
+mod backup;
 mod codec;
 mod commit;
 mod compact;
 mod config;
 pub mod disk;
 mod error;
+mod folder;
 mod format;
 mod frame;
 mod journal;
 mod log_store;
 mod mark;
 mod memory;
+pub mod portable;
+mod read;
+mod read_only;
 mod recover;
 mod segment;
 mod state;
 mod store;
 mod tail;
 mod ticket;
+mod verify;
 
+pub use backup::{Backup, BackupError};
 pub use compact::CompactStep;
 pub use config::{Compaction, Config, Durability, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::{OpenError, StoreError};
 pub use log_store::{LogStore, Stats};
 pub use memory::MemoryStore;
+pub use read_only::{ReadOnlyStats, ReadOnlyStore};
 pub use recover::{Cut, Recovery};
 pub use store::{Delivered, Queued, SessionFacts, SessionSnapshot, Snapshot, Store};
 pub use ticket::Ticket;
+pub use verify::{Condition, FileReport, Verification, verify, verify_on};
 pub use weirmq_core::durable::event::{self, Event};

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -14,15 +15,16 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::commit::Committer;
 use crate::compact::{CompactStep, Victim};
 use crate::config::{Compaction, Config, Durability};
-use crate::disk::{Disk, DiskFile, OsDisk};
+use crate::disk::{self, Disk, DiskFile, OsDisk};
 use crate::error::{OpenError, StoreError};
-use crate::event::{Event, Number, StoredMessage};
+use crate::event::{Event, Number, Published, StoredMessage};
 use crate::format::{self, EventView};
-use crate::frame::{self, Frame, Salt, Unnumbered};
+use crate::frame::{Salt, Unnumbered};
 use crate::mark::{self, Mark, Position};
+use crate::read;
 use crate::recover::{self, Recovered, Recovery, io_error};
 use crate::segment::{self, HEADER_BYTES, Header};
-use crate::state::{FramePlace, Place, State};
+use crate::state::{Place, State};
 use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::tail::Tail;
 use crate::ticket::{Level, Progress, Ticket};
@@ -72,6 +74,11 @@ pub(crate) struct Inner {
     pub(crate) sync_wanted: u64,
     pub(crate) compaction_wanted: bool,
     pub(crate) compaction_fault: Option<StoreError>,
+    /// Fsyncs of the log, and how long the last took.
+    pub(crate) syncs: u64,
+    pub(crate) last_sync: Duration,
+    pub(crate) compaction_copied_bytes: u64,
+    pub(crate) compaction_freed_bytes: u64,
 }
 
 /// A segment that has a file.
@@ -86,9 +93,9 @@ pub(crate) struct Segment {
 pub struct Stats {
     /// Segments of the log.
     pub segments: usize,
-    /// How large they are together.
+    /// How large they are together, in bytes.
     pub log_bytes: u64,
-    /// How large a log of nothing but what is live would be at most.
+    /// How large a log of nothing but what is live would be at most, in bytes.
     pub live_bytes: u64,
     /// Messages that wait or are under way, once per receiver.
     pub queued: u64,
@@ -96,10 +103,42 @@ pub struct Stats {
     pub next_number: Number,
     /// Records that were appended and do not survive power loss yet.
     pub undurable_records: u64,
+    /// Bytes that were appended and are not written yet.
+    pub backlog_bytes: usize,
+    /// Fsyncs of the log since it was opened.
+    pub syncs: u64,
+    /// How long the last of them took.
+    pub last_sync: Duration,
+    /// Bytes that compaction has copied forward since the store was opened.
+    pub compaction_copied_bytes: u64,
+    /// Bytes that compaction has given back since the store was opened.
+    pub compaction_freed_bytes: u64,
     /// Why the store takes nothing more.
     pub refuses: Option<StoreError>,
     /// Why compaction has stopped: a segment cannot be read back.
     pub compaction_fault: Option<StoreError>,
+}
+
+impl Stats {
+    /// The figures by name, for who publishes them.
+    #[must_use]
+    pub fn figures(&self) -> [(&'static str, u64); 12] {
+        let micros = u64::try_from(self.last_sync.as_micros()).unwrap_or(u64::MAX);
+        [
+            ("disk/bytes", self.log_bytes),
+            ("live/bytes", self.live_bytes),
+            ("segments", self.segments as u64),
+            ("queued", self.queued),
+            ("backlog/bytes", self.backlog_bytes as u64),
+            ("undurable/records", self.undurable_records),
+            ("syncs", self.syncs),
+            ("sync/microseconds", micros),
+            ("compaction/copied/bytes", self.compaction_copied_bytes),
+            ("compaction/freed/bytes", self.compaction_freed_bytes),
+            ("refuses", self.refuses.is_some().into()),
+            ("compaction/stopped", self.compaction_fault.is_some().into()),
+        ]
+    }
 }
 
 impl LogStore {
@@ -108,7 +147,13 @@ impl LogStore {
     /// # Errors
     /// [`OpenError`], with nothing on the disk changed that was acknowledged.
     pub fn open(folder: &Path, config: Config) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(OsDisk::new(folder)), config)
+        let was_there = folder.exists();
+        Self::open_on(Arc::new(OsDisk::new(folder)), config).inspect_err(|_| {
+            if !was_there {
+                // It is empty then. If it cannot be removed, it is still empty.
+                drop(std::fs::remove_dir(folder));
+            }
+        })
     }
 
     /// As [`LogStore::open`], on whatever a [`Disk`] is.
@@ -116,11 +161,14 @@ impl LogStore {
     /// # Errors
     /// [`OpenError`], with nothing on the disk changed that was acknowledged.
     pub fn open_on(disk: Arc<dyn Disk>, config: Config) -> Result<Self, OpenError> {
+        let before = disk.list().unwrap_or_default();
         let folder = lock(&*disk)?;
-        let mut log = match recover::read(&*disk)? {
-            Some(recovered) => go_on(&*disk, recovered)?,
-            None => begin(&*disk)?,
+        let begun = match recover::read(&*disk) {
+            Ok(Some(recovered)) => go_on(&*disk, recovered),
+            Ok(None) => begin(&*disk),
+            Err(error) => Err(error),
         };
+        let mut log = begun.inspect_err(|_| undo(&*disk, &before))?;
         let end = log.end;
         let recovery = std::mem::take(&mut log.report);
         let shared = Arc::new(Shared::new(disk, config, log));
@@ -154,6 +202,11 @@ impl LogStore {
             queued: inner.state.queued(),
             next_number: inner.tail.next_number,
             undurable_records: inner.tail.sequence - self.shared.progress.reached(Level::Durable),
+            backlog_bytes: inner.tail.backlog_bytes(),
+            syncs: inner.syncs,
+            last_sync: inner.last_sync,
+            compaction_copied_bytes: inner.compaction_copied_bytes,
+            compaction_freed_bytes: inner.compaction_freed_bytes,
             refuses: inner.refuses.clone(),
             compaction_fault: inner.compaction_fault.clone(),
         }
@@ -178,6 +231,30 @@ impl LogStore {
             None | Some(StoreError::Closed) => Ok(()),
             Some(error) => Err(error.clone()),
         }
+    }
+
+    /// The next record gets this number. For a store that has none yet.
+    pub(crate) fn begin_numbers_at(&self, number: Number) {
+        self.shared.inner.lock().tail.next_number = number;
+    }
+
+    /// Appends a message that has had its number elsewhere.
+    pub(crate) fn append_message_with_number(
+        &self,
+        number: Number,
+        published: &Published,
+    ) -> Result<(), StoreError> {
+        self.shared.append_copies(|out| format::write_message_with_number(number, published, out))
+    }
+
+    /// Appends a sink's record that has had its number elsewhere.
+    pub(crate) fn append_sink_record_with_number(
+        &self,
+        number: Number,
+        sink: &str,
+        record: &[u8],
+    ) -> Result<(), StoreError> {
+        self.shared.append_copies(|out| format::write_sink_copied(number, sink, record, out))
     }
 
     fn stop(&mut self) {
@@ -212,6 +289,18 @@ fn lock(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, OpenError> {
         io::ErrorKind::NotADirectory => OpenError::NotAFolder { path: disk.path("") },
         _ => io_error(disk, "opening", "", error),
     })
+}
+
+/// Removes what a failed opening has made: the lock, and all of a store that was not there before. A segment
+/// that a store was to go on in is removed where its creation fails.
+fn undo(disk: &dyn Disk, before: &[String]) {
+    let was_there = |name: &str| before.iter().any(|before| before == name);
+    let was_a_store = was_there(mark::NAME) || before.iter().any(|name| segment::of_name(name).is_some());
+    let made = disk.list().unwrap_or_default().into_iter().filter(|name| !was_there(name));
+    for name in made.filter(|name| !was_a_store || name == disk::LOCK_NAME) {
+        // That the disk fails is being reported.
+        drop(disk.remove(&name));
+    }
 }
 
 /// Begins a log where there is none.
@@ -310,6 +399,10 @@ impl Shared {
             sync_wanted: 0,
             compaction_wanted: false,
             compaction_fault: None,
+            syncs: 0,
+            last_sync: Duration::ZERO,
+            compaction_copied_bytes: 0,
+            compaction_freed_bytes: 0,
         };
         Self {
             disk,
@@ -430,6 +523,15 @@ impl Shared {
         }
     }
 
+    fn append_copies(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), StoreError> {
+        let frame = Unnumbered::copies(self.salt, EVENT_BYTES_GUESS, write);
+        let mut inner = self.inner.lock();
+        let next_number = inner.tail.next_number;
+        self.push(&mut inner, &frame, next_number)?;
+        self.wake_commit(inner);
+        Ok(())
+    }
+
     pub(crate) fn sync(&self) -> Ticket {
         let mut inner = self.inner.lock();
         if let Some(error) = inner.refuses.clone().filter(|_| !inner.closing) {
@@ -453,32 +555,7 @@ impl Shared {
         let unwritten = inner.tail.frame(place.frame);
         let file = inner.segments.get(&place.frame.segment).map(|segment| Arc::clone(&segment.file));
         drop(inner);
-        let damaged = |what| StoreError::Corrupt {
-            path: self.disk.path(&segment::name(place.frame.segment)),
-            offset: place.frame.at.into(),
-            what,
-        };
-        let bytes = match (unwritten, file) {
-            (Some(bytes), _) => bytes,
-            (None, Some(file)) => self.read_frame(&*file, place.frame)?,
-            (None, None) => return Err(damaged("the segment is not there")),
-        };
-        let events = match frame::read(self.salt, &bytes).map_err(damaged)? {
-            (Frame::Record { events, .. } | Frame::Copies { events, .. }, _) => events,
-            (Frame::Durable { .. }, _) => return Err(damaged("another frame is there")),
-        };
-        let located = format::event(events, place.event_at).map_err(|malformed| damaged(malformed.0))?;
-        take(&located.event).map(Some).ok_or_else(|| damaged("another event is there"))
-    }
-
-    fn read_frame(&self, file: &dyn DiskFile, place: FramePlace) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = vec![0; place.bytes as usize];
-        let count = file.read_at(&mut bytes, place.at.into()).map_err(|error| StoreError::Read {
-            path: self.disk.path(&segment::name(place.segment)),
-            cause: error.to_string().into(),
-        })?;
-        bytes.truncate(count);
-        Ok(bytes)
+        read::event(&*self.disk, self.salt, place, unwritten, file.as_deref(), take).map(Some)
     }
 }
 
@@ -491,22 +568,6 @@ fn event_bytes_guess(event: &Event) -> usize {
         Event::KeySet { value, .. } => EVENT_BYTES_GUESS + value.len(),
         _ => EVENT_BYTES_GUESS,
     }
-}
-
-/// The message of a [`EventView::Published`].
-fn message_of(event: &EventView<'_>) -> Option<StoredMessage> {
-    match event {
-        EventView::Published(published) => format::read_message(published.message).ok(),
-        _ => None,
-    }
-}
-
-/// The message of a [`EventView::Published`] as `client` gets it.
-fn message_for(client: &str, event: &EventView<'_>) -> Option<Delivered> {
-    let EventView::Published(published) = event else { return None };
-    let recipient = published.recipients().find(|recipient| recipient.client == client)?;
-    let identifiers = recipient.identifiers().collect::<Option<_>>()?;
-    Some((message_of(event)?, identifiers))
 }
 
 impl Store for LogStore {
@@ -531,7 +592,7 @@ impl Store for LogStore {
     }
 
     fn message(&self, client: &str, number: Number) -> Result<Option<Delivered>, StoreError> {
-        self.shared.read(|state| state.message(client, number), |event| message_for(client, event))
+        self.shared.read(|state| state.message(client, number), |event| read::message_for(client, event))
     }
 
     fn retained_topics(&self) -> Vec<Arc<str>> {
@@ -539,7 +600,7 @@ impl Store for LogStore {
     }
 
     fn retained(&self, topic: &str) -> Result<Option<StoredMessage>, StoreError> {
-        self.shared.read(|state| state.retained(topic), message_of)
+        self.shared.read(|state| state.retained(topic), read::message_of)
     }
 
     fn sinks(&self) -> Vec<Arc<str>> {
@@ -554,10 +615,7 @@ impl Store for LogStore {
             let find = |state: &State| {
                 state.sink_records(sink, number, 1).first().filter(|r| r.0 == number).map(|r| r.1)
             };
-            let record = self.shared.read(find, |event| match event {
-                EventView::SinkAppended { record, .. } => Some(Bytes::copy_from_slice(record)),
-                _ => None,
-            })?;
+            let record = self.shared.read(find, read::sink_record_of)?;
             records.extend(record.map(|record| (number, record)));
         }
         Ok(records)
@@ -572,12 +630,6 @@ impl Store for LogStore {
     }
 
     fn value(&self, namespace: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.shared.read(
-            |state| state.value(namespace, key),
-            |event| match event {
-                EventView::KeySet { value, .. } => Some(Bytes::copy_from_slice(value)),
-                _ => None,
-            },
-        )
+        self.shared.read(|state| state.value(namespace, key), read::value_of)
     }
 }

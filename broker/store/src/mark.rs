@@ -19,7 +19,7 @@ const MAGIC: &[u8; 8] = b"weirmark";
 const FORMAT_VERSION: u16 = 1;
 const SLOT_BYTES: usize = 40;
 const SLOT_APART_BYTES: u64 = 4096;
-const SLOTS: u64 = 3;
+pub(crate) const SLOTS: u64 = 3;
 const UNSYNCED_SLOT: u64 = 2;
 
 /// What the mark says.
@@ -44,8 +44,17 @@ pub(crate) struct Mark {
 impl Mark {
     /// A mark for a store that has nothing yet. Returns when it is on the disk.
     pub(crate) fn create(file: Arc<dyn DiskFile>, salt: u64) -> io::Result<Self> {
-        let durable = Position { segment: 0, offset: 0 };
-        let mut mark = Self { file, salt, first: 1, durable, next_slot: 0 };
+        Self::create_at(file, salt, 1, Position { segment: 0, offset: 0 })
+    }
+
+    /// A mark for a log that is durable up to `durable`. Returns when it is on the disk.
+    pub(crate) fn create_at(
+        file: Arc<dyn DiskFile>,
+        salt: u64,
+        first: u32,
+        durable: Position,
+    ) -> io::Result<Self> {
+        let mut mark = Self { file, salt, first, durable, next_slot: 0 };
         mark.sync()?;
         mark.sync()?;
         Ok(mark)
@@ -76,6 +85,20 @@ impl Mark {
             }
         }
         Ok(found)
+    }
+
+    /// The slots that are neither whole nor empty, as the power may leave one: where they begin.
+    pub(crate) fn torn_slots(file: &dyn DiskFile) -> io::Result<Vec<u64>> {
+        let mut torn = Vec::new();
+        for at in (0..SLOTS).map(|slot| slot * SLOT_APART_BYTES) {
+            let mut bytes = [0; SLOT_BYTES];
+            let count = file.read_at(&mut bytes, at)?;
+            let bytes = bytes.get(..count).unwrap_or_default();
+            if bytes.iter().any(|byte| *byte != 0) && read_slot(bytes).is_err() {
+                torn.push(at);
+            }
+        }
+        Ok(torn)
     }
 
     /// The log is durable up to here. Cheap, and lost by power loss.

@@ -16,6 +16,12 @@ use crate::mark::{self, Mark, Position};
 use crate::segment::{self, FORMAT_VERSION, HEADER_BYTES, Header, HeaderFault};
 use crate::state::{FramePlace, State};
 
+/// What is said of a segment whose header is that of another.
+pub(crate) const FOREIGN: &str = "it is a segment of another store, or another one";
+
+/// What is said of an end that is not where it was.
+pub(crate) const SHORT: &str = "it ends here, and there was more";
+
 /// What opening a store found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
@@ -95,6 +101,14 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Recovered>, OpenError> {
     Ok(Some(scan.finish()))
 }
 
+/// Whether a process has the folder.
+pub(crate) fn in_use(disk: &dyn Disk) -> Result<bool, OpenError> {
+    disk.in_use().map_err(|error| match error.kind() {
+        io::ErrorKind::NotADirectory => OpenError::NotAFolder { path: disk.path("") },
+        _ => io_error(disk, "opening", "", error),
+    })
+}
+
 /// A reading that is under way.
 struct Scan<'a> {
     disk: &'a dyn Disk,
@@ -131,17 +145,10 @@ impl<'a> Scan<'a> {
             }
             let file = self.disk.open(&name).map_err(|error| io_error(self.disk, "opening", &name, error))?;
             let bytes = file.len().map_err(|error| io_error(self.disk, "reading", &name, error))?;
-            let mut head = vec![0; 4096];
-            let count =
-                file.read_at(&mut head, 0).map_err(|error| io_error(self.disk, "reading", &name, error))?;
-            match Header::read(head.get(..count).unwrap_or_default()) {
+            let header = Header::of(&*file).map_err(|error| io_error(self.disk, "reading", &name, error))?;
+            match header {
                 Ok(header) if header.salt != salt || header.segment != number => {
-                    return Err(corrupt(
-                        self.disk,
-                        &name,
-                        0,
-                        "it is a segment of another store, or another one",
-                    ));
+                    return Err(corrupt(self.disk, &name, 0, FOREIGN));
                 }
                 Ok(header) => scanned.push(Scanned { file, header, bytes }),
                 Err(HeaderFault::Newer(version)) => {
@@ -180,7 +187,7 @@ impl<'a> Scan<'a> {
     fn ended_segment(&mut self, segment: &Scanned, bytes: u32) -> Result<u32, OpenError> {
         let name = segment::name(segment.header.segment);
         if segment.bytes < u64::from(bytes) {
-            return Err(corrupt(self.disk, &name, segment.bytes, "it ends too early"));
+            return Err(corrupt(self.disk, &name, segment.bytes, SHORT));
         }
         let content = self.content(segment, bytes)?;
         match self.apply(segment.header.segment, &content)? {
@@ -201,7 +208,7 @@ impl<'a> Scan<'a> {
         let end = Position { segment: segment.header.segment, offset };
         let damaged = |what| corrupt(self.disk, &name, offset.into(), what);
         if end < self.recovered.mark.durable {
-            return Err(damaged(fault.unwrap_or("it ends here, and there was more")));
+            return Err(damaged(fault.unwrap_or(SHORT)));
         }
         let Some(what) = fault else { return Ok(offset) };
         let behind = content.get((offset - HEADER_BYTES.min(offset)) as usize..).unwrap_or_default();

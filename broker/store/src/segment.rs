@@ -1,13 +1,19 @@
 //! A segment: one file of the log, a header and frames behind it. Only the process that created a segment
 //! appends to it, except to one that is still empty.
 
+use std::io;
+
 use crate::codec::{Malformed, Reader};
+use crate::disk::DiskFile;
 
 /// The format that is written. Older ones are read for ever; none is older yet.
 pub(crate) const FORMAT_VERSION: u16 = 1;
 
 /// The length of the header that is written.
 pub(crate) const HEADER_BYTES: u32 = 40;
+
+/// How much of a file is looked at for a header, which may be longer in a newer format.
+const HEADER_BYTES_READ: usize = 4096;
 
 const MAGIC: &[u8; 8] = b"weirmqst";
 
@@ -51,6 +57,13 @@ impl Header {
         out.extend_from_slice(&self.next_number.to_le_bytes());
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
         out
+    }
+
+    /// Reads the header of a file.
+    pub(crate) fn of(file: &dyn DiskFile) -> io::Result<Result<Self, HeaderFault>> {
+        let mut head = vec![0; HEADER_BYTES_READ];
+        let count = file.read_at(&mut head, 0)?;
+        Ok(Self::read(head.get(..count).unwrap_or_default()))
     }
 
     /// Reads a header. The checksum is the last four bytes of a header in every format, so that a newer format

@@ -144,6 +144,11 @@ impl Tail {
         self.chunks.push_back(Chunk { segment, start, bytes, sequence: self.sequence, frames: 0, begins });
     }
 
+    /// How much is appended and not written yet.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
     /// How many frames the chunk in front has, and whether others wait behind it. `None` when none waits.
     pub(crate) fn waiting(&self) -> Option<(u64, bool)> {
         self.chunks.front().map(|chunk| (chunk.frames, self.chunks.len() > 1))

@@ -111,3 +111,27 @@ fn restarts_do_not_leave_more_and_more_segments() {
     let store = LogStore::open_on(Arc::new(disk), small()).unwrap();
     assert!(store.stats().segments <= segments + 1);
 }
+
+#[test]
+fn the_figures_say_what_was_done() {
+    let disk = SimDisk::default();
+    let store = LogStore::open_on(Arc::new(disk.clone()), small()).unwrap();
+    let at_start = store.stats();
+    assert_eq!((at_start.syncs, at_start.queued, at_start.backlog_bytes), (0, 0, 0));
+    for seed in 0..200 {
+        store.append(&[words::publish(seed, &["a", "b"])]).wait().unwrap();
+    }
+    let filled = store.stats();
+    assert_eq!(filled.queued, 400);
+    assert!(filled.syncs >= 200 && filled.last_sync > Duration::ZERO, "{filled:?}");
+    assert!(filled.segments > 3 && filled.log_bytes > filled.live_bytes / 2, "{filled:?}");
+    assert_eq!((filled.backlog_bytes, filled.undurable_records), (0, 0));
+    while !matches!(store.compact_step().unwrap(), weirmq_store::CompactStep::GaveBack { .. }) {}
+    let compacted = store.stats();
+    assert!(compacted.compaction_copied_bytes > 0 && compacted.compaction_freed_bytes > 0, "{compacted:?}");
+    let names: std::collections::BTreeSet<_> = compacted.figures().map(|(name, _)| name).into();
+    assert_eq!(names.len(), compacted.figures().len(), "each has a name of its own");
+    for (name, value) in [("queued", 400), ("segments", compacted.segments as u64), ("refuses", 0)] {
+        assert!(compacted.figures().contains(&(name, value)), "{name}");
+    }
+}

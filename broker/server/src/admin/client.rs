@@ -72,6 +72,12 @@ pub fn in_words(answer: &Answer) -> String {
         Answer::Reloaded { name, before: None, after } => {
             format!("plugin '{name}': version {after} serves now")
         }
+        Answer::BackedUp { folder, bytes, linked, copied } => {
+            format!(
+                "backup in {}: {bytes} bytes, {linked} segments as hard links and {copied} as copies",
+                folder.display()
+            )
+        }
         Answer::Failed { error } => error.clone(),
         Answer::Client { id, principal, connected, subscriptions, pending, dropped } => {
             let how = if *connected { "connected" } else { "not connected" };

@@ -48,6 +48,11 @@ pub enum Request {
         /// Its client identifier.
         id: String,
     },
+    /// Copy the store into a folder.
+    StoreBackup {
+        /// The folder: new, or empty.
+        folder: PathBuf,
+    },
 }
 
 /// What is answered.
@@ -100,6 +105,17 @@ pub enum Answer {
         pending: usize,
         /// What was not delivered to it since its session began, by reason; reasons that never came are left out.
         dropped: BTreeMap<String, u64>,
+    },
+    /// The store was copied.
+    BackedUp {
+        /// The folder.
+        folder: PathBuf,
+        /// How large the copy is, in bytes.
+        bytes: u64,
+        /// How many of its files are hard links to files of the store that are never written to again.
+        linked: usize,
+        /// How many are copies.
+        copied: usize,
     },
     /// It could not be done.
     Failed {

@@ -10,6 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use weirmq_store::Backup;
+
 use super::{Answer, LINE_BYTES_MAX, PluginRow, PluginState, Request, RuleRow};
 use crate::assemble::{Loaded, Plugin};
 use crate::reload::Live;
@@ -121,6 +123,7 @@ fn answer(line: &[u8], live: &Live) -> Answer {
         Ok(Request::PluginReload { name }) => reload(live, name),
         Ok(Request::RulesList {}) => rules(live),
         Ok(Request::Client { id }) => client(live, id),
+        Ok(Request::StoreBackup { folder }) => back_up(live, folder),
         Err(error) => Answer::Failed { error: format!("not a request: {error}") },
     }
 }
@@ -147,6 +150,17 @@ fn client(live: &Live, id: String) -> Answer {
         subscriptions: info.subscriptions,
         pending: info.pending,
         dropped: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+    }
+}
+
+fn back_up(live: &Live, folder: PathBuf) -> Answer {
+    let Some(store) = live.store() else {
+        let error = "this broker keeps nothing on a disk: there is nothing to copy".to_owned();
+        return Answer::Failed { error };
+    };
+    match store.backup(&folder) {
+        Ok(Backup { linked, copied, bytes }) => Answer::BackedUp { folder, bytes, linked, copied },
+        Err(error) => Answer::Failed { error: error.to_string() },
     }
 }
 

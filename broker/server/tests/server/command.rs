@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::*;
 
-fn weirmq() -> Command {
+pub(super) fn weirmq() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirmq"));
     command.env_remove("WEIRMQ_CONFIG").env_remove("WEIRMQ_LOG").stdin(Stdio::null());
     command

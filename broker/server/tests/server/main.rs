@@ -15,6 +15,7 @@ mod config_errors;
 mod plugins;
 mod quickstart;
 mod reload;
+mod store_command;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -255,6 +255,10 @@ impl Disk for SimDisk {
         Ok(Box::new(Locked(Arc::clone(&self.locked))))
     }
 
+    fn in_use(&self) -> io::Result<bool> {
+        Ok(self.locked.load(Ordering::SeqCst))
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.call()?;
         Ok(self.sim.lock().names.keys().cloned().collect())
