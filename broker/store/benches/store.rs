@@ -1,6 +1,7 @@
 //! What the store costs, against what the same disk can do in the same run. Figures are of use as ratios.
 //!
-//! `cargo bench -p weirmq-store`; `TMPDIR` chooses the disk. For one core: `taskset -c 0 cargo bench ...`.
+//! `cargo bench -p weirmq-store`, all of it or what is named behind `--bench store --`; `TMPDIR` chooses the disk.
+//! For one core: `taskset -c 0 cargo bench ...`; on a machine that others use: `chrt -f 10 cargo bench ...`.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench stops where it fails")]
 
 use std::fs::File;
@@ -184,7 +185,11 @@ fn interval_mode() {
     }
     oldest.into_iter().for_each(|ticket| ticket.wait().unwrap());
     let took = started.elapsed();
-    println!("interval: {:.0} msg/s published and queued", per_second(count, took));
+    let speed = per_second(count, took);
+    println!(
+        "interval: {speed:.0} msg/s published and queued; {:.1} times the 300,000 asked for",
+        speed / 300_000.0
+    );
     let started = Instant::now();
     let mut last = None;
     for queued in store.queue(&receiver, 0, usize::MAX) {
@@ -217,7 +222,12 @@ fn opening() {
     let store = open(folder.path(), Durability::Os);
     let took = started.elapsed();
     let recovery = store.recovery();
-    println!("opening: {} queued messages, {} bytes of log, in {took:.2?}", recovery.queued, recovery.bytes);
+    println!(
+        "opening: {} queued messages, {} bytes of log, in {took:.2?}; {:.2} of the 2 s allowed",
+        recovery.queued,
+        recovery.bytes,
+        took.as_secs_f64() / 2.0,
+    );
     let started = Instant::now();
     let mut read = 0;
     for number in 0..10 {
@@ -238,7 +248,11 @@ fn fan_out() {
     let before = store.stats().log_bytes;
     store.append(&[publish(&clients, payload_bytes)]).wait().unwrap();
     let bytes = store.stats().log_bytes - before;
-    println!("fan-out to 1,000 sessions: {bytes} bytes for a payload of {payload_bytes}");
+    println!(
+        "fan-out to 1,000 sessions: {bytes} bytes for a payload of {payload_bytes}; the payload once, and {} bytes \
+         per session",
+        (bytes - payload_bytes as u64) / 1_000,
+    );
 }
 
 /// How long an append takes at worst while a log of live messages is copied forward.

@@ -8,6 +8,7 @@
 //! zeros in steps, ahead of what is written: then most fsyncs are of blocks that are there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
@@ -25,14 +26,19 @@ use crate::ticket::Level;
 const GATHER_FRAMES: u64 = 64;
 /// ...and none is waited for longer than this.
 const GATHER_US_MAX: u64 = 100;
-/// Where an fsync is waited for, and the last one has served several, gathering ends when as many have come, or
-/// when nothing has come for this part of what the last fsync took...
+/// Where an fsync is waited for, and several did so lately, gathering ends when as many have come, or when nothing
+/// has come for this part of what the last fsync took, within these bounds...
 const GATHER_QUIET_PART: u32 = 8;
+const GATHER_QUIET_US_MIN: u64 = 40;
 const GATHER_QUIET_US_MAX: u64 = 100;
-/// ...and at most after this.
+/// ...or after so many times what it took, within these bounds.
+const GATHER_SYNCS: u32 = 2;
+const GATHER_SYNC_US_MIN: u64 = 500;
 const GATHER_SYNC_US_MAX: u64 = 2_000;
+/// How many are expected falls by this part with each fsync that fewer have waited for.
+const EXPECTED_FALLS_PART: u64 = 8;
 /// A wait that is shorter than this is not worth sleeping: a timer is not that exact.
-const SLEEP_US_MIN: u64 = 100;
+const SLEEP_US_MIN: u64 = 60;
 /// A file is extended by so much at once, and by no more than this part of a segment.
 const RESERVE_BYTES: u32 = 1024 * 1024;
 const RESERVE_SEGMENT_PART: u32 = 8;
@@ -56,7 +62,10 @@ pub(crate) struct Committer {
     sequence: u64,
     /// Since when something is written and not synced.
     unsynced_since: Option<Instant>,
+    /// How many frames are in what was written last.
     frames_last: u64,
+    /// How many frames wait for an fsync at a time, as it was lately.
+    frames_expected: u64,
     sync_took: Duration,
     /// How far the file reaches.
     reserved: u32,
@@ -80,7 +89,8 @@ impl Committer {
             end,
             sequence: 0,
             unsynced_since: None,
-            frames_last: 1,
+            frames_last: 0,
+            frames_expected: 1,
             sync_took: Duration::ZERO,
             reserved: end.offset,
             zeros,
@@ -122,8 +132,9 @@ impl Committer {
                 let Some(until) = gather.waits(frames, Instant::now()).filter(|_| !urgent) else {
                     return inner.tail.take().map_or(Job::Stop, Job::Write);
                 };
-                if until - Instant::now() < Duration::from_micros(SLEEP_US_MIN) {
-                    MutexGuard::unlocked(&mut inner, std::thread::yield_now);
+                if gather.quiet < Duration::from_micros(SLEEP_US_MIN) {
+                    let before = inner.tail.sequence - frames;
+                    MutexGuard::unlocked(&mut inner, || gather.watch(&self.shared.appended, before));
                 } else {
                     inner.wake_at_frames = gather.enough_frames;
                     self.shared.work.wait_until(&mut inner, until);
@@ -218,6 +229,11 @@ impl Committer {
             inner.tail.durable = self.end;
             inner.syncs += 1;
             inner.last_sync = self.sync_took;
+            // Those who are told now come back to those who wait already.
+            let waiting = inner.tail.waiting().map_or(0, |(frames, _)| frames);
+            drop(inner);
+            let expected = self.frames_expected - self.frames_expected.div_ceil(EXPECTED_FALLS_PART);
+            self.frames_expected = expected.max(self.frames_last + waiting);
         }
         self.shared.progress.reach(Level::Durable, self.sequence);
         Ok(())
@@ -268,10 +284,17 @@ impl Gather {
     fn new(committer: &Committer) -> Self {
         let took = committer.sync_took;
         let (at_most, enough_frames, quiet) = match committer.shared.config.durability {
-            Durability::Fsync if committer.frames_last <= 1 => (Duration::ZERO, 1, Duration::ZERO),
+            Durability::Fsync if committer.frames_expected <= 1 => (Duration::ZERO, 1, Duration::ZERO),
             Durability::Fsync => {
-                let quiet = (took / GATHER_QUIET_PART).min(Duration::from_micros(GATHER_QUIET_US_MAX));
-                (took.min(Duration::from_micros(GATHER_SYNC_US_MAX)), committer.frames_last, quiet)
+                let quiet = (took / GATHER_QUIET_PART).clamp(
+                    Duration::from_micros(GATHER_QUIET_US_MIN),
+                    Duration::from_micros(GATHER_QUIET_US_MAX),
+                );
+                let at_most = (took * GATHER_SYNCS).clamp(
+                    Duration::from_micros(GATHER_SYNC_US_MIN),
+                    Duration::from_micros(GATHER_SYNC_US_MAX),
+                );
+                (at_most, committer.frames_expected, quiet)
             }
             Durability::Interval(_) | Durability::Os => {
                 let at_most = Duration::from_micros(GATHER_US_MAX);
@@ -289,6 +312,14 @@ impl Gather {
         }
         let until = self.ends_at.min(self.seen_at + self.quiet);
         (frames < self.enough_frames && now < until).then_some(until)
+    }
+
+    /// Waits without sleeping, and without holding up those who append.
+    fn watch(&mut self, appended: &AtomicU64, before: u64) {
+        let waiting = || appended.load(Ordering::Relaxed).saturating_sub(before);
+        while self.waits(waiting(), Instant::now()).is_some() {
+            std::thread::yield_now();
+        }
     }
 }
 
