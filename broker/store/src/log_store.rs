@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) salt: Salt,
     pub(crate) inner: Mutex<Inner>,
+    /// The sequence of the tail, for the commit thread to watch without the lock.
+    pub(crate) appended: AtomicU64,
     /// The commit thread waits for this.
     pub(crate) work: Condvar,
     /// The compaction thread waits for this.
@@ -409,6 +412,7 @@ impl Shared {
             config,
             salt: Salt::new(log.mark.salt),
             inner: Mutex::new(inner),
+            appended: AtomicU64::new(0),
             work: Condvar::new(),
             compaction: Condvar::new(),
             progress: Arc::new(Progress::default()),
@@ -451,6 +455,7 @@ impl Shared {
         }
         let Inner { tail, state, .. } = &mut **inner;
         let place = tail.push(frame, number, &self.config)?;
+        self.appended.store(tail.sequence, Ordering::Relaxed);
         // What was encoded a moment ago can be read; only the index can be full.
         state.apply(frame.events(), number, place).map_err(|malformed| {
             let path = self.disk.path(&segment::name(place.segment));
