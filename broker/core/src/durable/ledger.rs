@@ -357,7 +357,7 @@ fn recipients_of(receivers: Vec<Receiving>) -> Vec<Recipient> {
             client: Arc::clone(&receiving.session.client_id),
             qos: receiving.qos,
             retain: receiving.retain,
-            identifiers: receiving.identifiers.unwrap_or_else(|| Arc::from([])),
+            identifiers: receiving.identifiers.unwrap_or_default(),
             stage: receiving.stage,
         })
         .collect()
