@@ -9,6 +9,7 @@
 )]
 
 mod bad_files;
+mod asking;
 mod budgets;
 mod hooks;
 mod languages;
@@ -173,6 +174,15 @@ fn bound(plugin: &Arc<PluginHook>, topic: &str) -> Arc<dyn Transform> {
 
 fn transform(plugin: &Arc<PluginHook>, payload: &str) -> Result<Transformed, Failure> {
     wait(bound(plugin, "a/b").transform(&Arc::new(message("a/b", payload.as_bytes())), now()))
+}
+
+/// Waits until `holds`, not for ever.
+fn eventually(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it did not come to be");
+        std::thread::yield_now();
+    }
 }
 
 fn kind<T: std::fmt::Debug>(answer: Result<T, Failure>) -> FailureKind {
