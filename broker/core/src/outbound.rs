@@ -213,20 +213,21 @@ impl Outbound {
         }
     }
 
-    /// Sends a retained message, or has it wait: the limits of the queue are for what comes unasked.
+    /// Sends a retained message, or has it wait: the limits of the queue are for what comes unasked. Answers how far it has
+    /// come.
     pub(crate) fn replay(
         &mut self,
         live: &mut Live,
         parcel: Parcel,
         now: Instant,
         batch: &mut Batch,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Stage, DropReason> {
         match parcel.qos {
-            QoS::AtMostOnce => live.send(&parcel, None, false, now, batch),
-            _ if self.may_start(live) => self.start(live, parcel, now, batch).map(drop),
+            QoS::AtMostOnce => live.send(&parcel, None, false, now, batch).map(|()| Stage::Waiting),
+            _ if self.may_start(live) => self.start(live, parcel, now, batch).map(Stage::UnderWay),
             _ => {
                 self.push(parcel);
-                Ok(())
+                Ok(Stage::Waiting)
             }
         }
     }
@@ -313,11 +314,11 @@ impl Outbound {
     }
 
     /// What the first held message waits for.
-    pub(crate) fn first_hold(&self) -> Option<Held> {
+    pub(crate) fn first_hold(&self) -> Option<&Arc<Hold>> {
         if self.held == 0 {
             return None;
         }
-        self.inflight.iter().find_map(|entry| entry.hold.as_ref()).map(|hold| hold.state())
+        self.inflight.iter().find_map(|entry| entry.hold.as_ref())
     }
 
     /// Everything that was recorded up to `kept` may be sent; where that is nothing, what is recorded there will never

@@ -267,12 +267,9 @@ fn sessions_and_wills_go_by_the_calendar_while_nobody_runs() {
     for disk in Disk::all() {
         {
             let (world, _) = disk.start(0, Vec::new());
-            drop(session(&world, "short", 30, |_| {}).0.cut(&world));
-            drop(
-                session(&world, "long", 300, |connect| connect.will = will("gone", "late", 200))
-                    .0
-                    .cut(&world),
-            );
+            session(&world, "short", 30, |_| {}).0.cut(&world);
+            let late = session(&world, "long", 300, |connect| connect.will = will("gone", "late", 200));
+            late.0.cut(&world);
             // Connected when the process ends: its connection is lost then.
             let (here, _) = session(&world, "here", 100, |connect| connect.will = will("gone", "here", 0));
             drop(here);

@@ -88,12 +88,14 @@ fn one_flipped_bit_anywhere_is_reported_or_does_no_harm() {
             if is_padding(name, byte) {
                 continue;
             }
-            let mut flipped = files.clone();
-            flipped.get_mut(name).unwrap()[byte] ^= 1 << (byte % 8);
-            let damage = format!("{name}, byte {byte}");
-            let reported = reported_or_whole(&flipped, &expected, &damage);
-            let harmless = used.get(name).is_none_or(|used| byte as u64 >= *used);
-            assert!(reported || harmless, "{damage}: a record was changed unseen");
+            for bit in 0..8 {
+                let mut flipped = files.clone();
+                flipped.get_mut(name).unwrap()[byte] ^= 1 << bit;
+                let damage = format!("{name}, byte {byte}, bit {bit}");
+                let reported = reported_or_whole(&flipped, &expected, &damage);
+                let harmless = used.get(name).is_none_or(|used| byte as u64 >= *used);
+                assert!(reported || harmless, "{damage}: a record was changed unseen");
+            }
         }
     }
 }
