@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use crate::guests::Wanted;
 use crate::process::{self, Stop};
 use crate::{bench, clients, guests};
 
@@ -13,7 +14,7 @@ The project's own commands.
                               it with examples/quickstart; ARGS are added to the broker's own
   cargo xtask test [-- ARGS]  set up what is missing, build the guests, run every test; the last line is
                               the total. ARGS go to `cargo test` in the place of `--workspace`
-  cargo xtask guests          build the guests (Wasm plugins) only, into target/guests
+  cargo xtask guests [NAME]   build the guests (Wasm plugins) only, or the one of that name, into target/guests
   cargo xtask bench [-- ARGS] measure the broker beside mosquitto and rumqttd, some minutes; the table is
                               printed and left in target/bench/table.md. ARGS choose, such as
                               `--only pairs,churn --rounds 5 --seconds 3`; `--help` lists them
@@ -21,7 +22,8 @@ The project's own commands.
   cargo xtask help            this text
 
 What is missing is installed where that is possible without asking (the Wasm target by rustup; on Debian and
-Ubuntu as root, packages; paho-mqtt into target/venv; rumqttd into target/bench). Otherwise it is named, with
+Ubuntu as root, packages; paho-mqtt into target/venv; rumqttd into target/bench; the compilers of C, Go, Python
+and JavaScript guests from PyPI and npm into target/guest-tools). Otherwise it is named, with
 the command to install it.
 
 WEIRMQ_GUEST_TOOLCHAIN=own|debian   build the guests with the cargo that runs xtask, or with Debian's,
@@ -41,7 +43,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, Stop> {
     match command {
         "run" => run_quickstart(&root, rest),
         "test" => test(&root, rest),
-        "guests" => no_arguments(command, rest).and_then(|()| build_guests(&root)),
+        "guests" => build_guests(&root, rest),
         "bench" => bench::run(&root, &target_folder(&root), rest).map(|()| ExitCode::SUCCESS),
         "check" => no_arguments(command, rest).and_then(|()| check(&root)),
         "help" | "--help" | "-h" => {
@@ -53,7 +55,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, Stop> {
 }
 
 fn run_quickstart(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
-    let guests = guests::build_all(root)?;
+    let guests = guests::build(root, Wanted::Rust)?;
     let target = target_folder(root);
     process::say("building the broker in release (some minutes the first time)");
     process::check(
@@ -74,7 +76,7 @@ fn run_quickstart(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
 
 fn test(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
     let python = clients::ensure(root)?;
-    let guests = guests::build_all(root)?;
+    let guests = guests::build(root, Wanted::All)?;
     let mut tests = process::cargo();
     tests.current_dir(root).args(["test", "--no-fail-fast"]);
     if arguments.is_empty() {
@@ -87,8 +89,15 @@ fn test(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn build_guests(root: &Path) -> Result<ExitCode, Stop> {
-    let folder = guests::build_all(root)?;
+fn build_guests(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
+    let wanted = match arguments {
+        [] => Wanted::All,
+        [name] => Wanted::One(name),
+        [_, argument, ..] => {
+            return Err(Stop(format!("`guests` takes one name, but was given `{argument}` too")));
+        }
+    };
+    let folder = guests::build(root, wanted)?;
     process::say(&format!("the guests are in {}", folder.display()));
     Ok(ExitCode::SUCCESS)
 }
@@ -173,8 +182,8 @@ mod tests {
 
     #[test]
     fn an_argument_that_nobody_would_read_is_refused() {
-        let Err(Stop(why)) = run(&strings(&["guests", "fast"])) else { panic!("refused") };
-        assert_eq!(why, "`guests` takes no arguments, but was given `fast`");
+        let Err(Stop(why)) = run(&strings(&["check", "fast"])) else { panic!("refused") };
+        assert_eq!(why, "`check` takes no arguments, but was given `fast`");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! # Layout
 //! - [`commands`]: what each command does, step by step
 //! - [`toolchain`]: which compiler on this machine can build WebAssembly, and how it comes to have one
-//! - [`guests`]: from guest packages to components in `target/guests`
+//! - [`guests`]: from guests in any language to components in `target/guests`
 //! - [`clients`]: the real MQTT clients that the end-to-end tests need
 //! - [`mod@bench`]: the brokers side by side
 //! - [`debian`]: system packages, where they may be installed
+//! - [`venv`]: what comes from PyPI
 //! - [`process`]: programs run with their output shown, with a time limit, with their results summed
 //! - [`tally`]: how many tests passed, how many failed
 
@@ -20,6 +21,7 @@ mod guests;
 mod process;
 mod tally;
 mod toolchain;
+mod venv;
 
 use std::process::ExitCode;
 

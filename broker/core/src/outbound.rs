@@ -8,13 +8,13 @@ use weirmq_wire::{PacketId, PacketType, ReasonCode};
 use crate::batch::Batch;
 use crate::counters::DropReason;
 use crate::durable::Position;
-use crate::durable::event::{RetainChange, Stage, StoredMessage};
-use crate::durable::ledger::{Held, Hold, Ledger, MarkKind, Publication, Receiving, Slot};
+use crate::durable::event::Stage;
+use crate::durable::ledger::{Held, Hold, MarkKind, Slot};
 use crate::limits::{Limits, QueueFull};
 use crate::message::{Message, QoS};
 use crate::plan::Grant;
-use crate::session::{Live, Session};
-use crate::time::{Instant, Now};
+use crate::session::Live;
+use crate::time::Instant;
 use crate::topic::TopicFilter;
 
 /// How many messages that a SUBSCRIBE asks for may stand in the queue among the others: enough to keep the client
@@ -304,34 +304,6 @@ impl Outbound {
         let parcels = self.inflight.iter_mut().filter_map(|entry| entry.parcel.as_mut());
         for parcel in parcels.chain(&mut self.queue) {
             parcel.slot = None;
-        }
-    }
-
-    /// Notes all messages, for a session that was not one that is kept before. Of a QoS 2 message to which only PUBREL is
-    /// owed nothing is known any more: after a restart the client releases it by itself, when it asks again.
-    pub(crate) fn note_all(&mut self, session: &Arc<Session>, now: Now, ledger: &mut Ledger) {
-        let under_way = self.inflight.iter_mut().filter_map(|entry| {
-            let stage = Stage::UnderWay(entry.id);
-            let parcel = entry.parcel.as_mut()?;
-            Some((parcel, Some(&mut entry.slot), stage))
-        });
-        let waiting = self.queue.iter_mut().map(|parcel| (parcel, None, Stage::Waiting));
-        for (parcel, slot_of_entry, stage) in under_way.chain(waiting) {
-            let slot = Arc::<Slot>::default();
-            if let Some(place) = slot_of_entry {
-                *place = Some(Arc::clone(&slot));
-            }
-            parcel.slot = Some(Arc::clone(&slot));
-            let receiving = Receiving {
-                session: Arc::clone(session),
-                qos: parcel.qos,
-                retain: parcel.retain,
-                identifiers: parcel.identifiers.clone(),
-                stage,
-            };
-            let message = StoredMessage::of(&parcel.message, now);
-            let (receivers, retain) = (vec![receiving], RetainChange::Keep);
-            ledger.published(Publication { message, receivers, retain, slot }, true);
         }
     }
 

@@ -13,6 +13,7 @@
 //! - [`admin`]: the admin socket, both ends
 //! - [`banner`]: what the broker says when it starts
 //! - [`data`]: the data folder and its lock
+//! - [`durable`]: the store, and what is brought back from it
 //! - [`hash`]: `weirmq hash-password`
 //! - [`logging`]: logs to standard error, as text or JSON
 //! - `store_command`: `weirmq store`
@@ -28,6 +29,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod durable;
 pub mod hash;
 pub mod logging;
 pub mod net;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weirmq_core::broker::{Broker, Settings};
+use weirmq_sinks::SinkSet;
 
 use crate::admin::server::{AdminError, AdminSocket};
 use crate::assemble::{AssembleErrors, Assembly};
 use crate::banner::Banner;
 use crate::config::Config;
 use crate::data::{DataError, DataFolder};
+use crate::durable::{self, Durable, DurableError, Restored};
 use crate::logging;
 use crate::net::clock::Clock;
 use crate::net::listener::{BindError, Listener};
@@ -40,6 +42,9 @@ pub enum RunError {
     /// A place to listen at.
     #[error(transparent)]
     Listen(#[from] BindError),
+    /// The store.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -83,8 +88,17 @@ async fn live(config: Config) -> Result<(), RunError> {
         response_information: config.mqtt.response_information.clone(),
         server_reference: config.mqtt.server_reference.clone(),
     };
-    let broker = Broker::new(settings, assembly.records());
+    let clock = Clock::start();
+    let (folder, table) = (config.data_folder.clone(), config.store.clone());
+    let durable = tokio::task::spawn_blocking(move || Durable::open(&folder, &table)).await??;
+    let broker = match &durable {
+        Some(durable) => Broker::with_journal(settings, assembly.records(), durable.journal()),
+        None => Broker::new(settings, assembly.records()),
+    };
     broker.set_chains(assembly.chains());
+    if let Some(durable) = &durable {
+        bring_back(durable, &broker, assembly.sinks(), clock).await?;
+    }
     let live = Live::new(assembly, Arc::clone(&broker) as Arc<dyn Engine>);
     let watcher = Watcher::start(Arc::clone(&live), &look_again)?;
     let admin = AdminSocket::listen(&config.admin_socket())?;
@@ -99,7 +113,7 @@ async fn live(config: Config) -> Result<(), RunError> {
     say(live.assembly(), &listeners);
 
     let drain_max = Duration::from_secs(config.shutdown.drain_seconds);
-    let undrained = serve(broker, Clock::start(), listeners, shutdown.requested(), drain_max).await;
+    let undrained = serve(broker, clock, listeners, shutdown.requested(), drain_max).await;
     if undrained > 0 {
         tracing::warn!(connections = undrained, "connections did not end in time; they are cut");
     }
@@ -108,8 +122,26 @@ async fn live(config: Config) -> Result<(), RunError> {
     watching.await?;
     answering.await?;
     end_sinks(live.assembly(), Duration::from_secs(config.shutdown.sinks_seconds)).await;
+    if let Some(durable) = durable {
+        tokio::task::spawn_blocking(move || durable.end()).await?;
+    }
     tracing::info!("ended");
     drop(data);
+    Ok(())
+}
+
+/// Brings back what was kept, and says what that is.
+async fn bring_back(
+    durable: &Durable,
+    broker: &Arc<Broker>,
+    sinks: &Arc<SinkSet>,
+    clock: Clock,
+) -> Result<(), RunError> {
+    let (store, broker, sinks) = (Arc::clone(durable.store()), Arc::clone(broker), Arc::clone(sinks));
+    let work = move || durable::restore(&*store, &broker, &sinks, clock.now());
+    let Restored { sessions, queued, retained, records, sealed } =
+        tokio::task::spawn_blocking(work).await??;
+    tracing::info!(sessions, queued, retained, records, sealed, "brought back what was kept");
     Ok(())
 }
 

@@ -146,9 +146,11 @@ impl Connection {
             self.forget_owed();
             return Poll::Ready(());
         }
+        // What is noted must be recorded to be waited for.
+        self.flush();
         let answers = self.poll_answers(context, now);
         let messages = self.poll_held(context, now);
-        // Nobody else does when this goes on waiting.
+        // What is said now must be written: nobody else does that while this goes on waiting.
         self.flush();
         if answers.is_ready() { messages } else { answers }
     }

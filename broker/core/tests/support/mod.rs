@@ -13,11 +13,13 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 mod checker;
+pub mod paper;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use weirmq_core::broker::{Broker, Settings};
 use weirmq_core::connection::{Connection, Peer};
+use weirmq_core::durable::Journal;
 use weirmq_core::hook::{
     AuthenticateRequest, Authentication, Chains, Hook, HookPoint, HookPoints, Lease, Link, PublishRight,
     Reply, Rights, SubscribeRight,
@@ -109,6 +111,25 @@ impl World {
     pub fn with(settings: Settings, hooks: impl IntoIterator<Item = Arc<dyn Hook>>) -> Self {
         let records = Arc::new(Records::default());
         let broker = Broker::new(settings, Arc::clone(&records) as Arc<dyn Sinks>);
+        Self::of(broker, records, hooks)
+    }
+
+    /// As [`World::with`], with a broker that keeps in `journal` what must outlive it.
+    pub fn keeping(
+        journal: Arc<dyn Journal>,
+        settings: Settings,
+        hooks: impl IntoIterator<Item = Arc<dyn Hook>>,
+    ) -> Self {
+        let records = Arc::new(Records::default());
+        let broker = Broker::with_journal(settings, Arc::clone(&records) as Arc<dyn Sinks>, journal);
+        Self::of(broker, records, hooks)
+    }
+
+    fn of(
+        broker: Arc<Broker>,
+        records: Arc<Records>,
+        hooks: impl IntoIterator<Item = Arc<dyn Hook>>,
+    ) -> Self {
         let links = hooks.into_iter().chain([Arc::new(Welcome) as Arc<dyn Hook>]).map(Link::new);
         broker.set_chains(Chains::new(links));
         let now = Now { at: Instant::from_micros(1_000_000_000), unix_ms: 1_700_000_000_000 };

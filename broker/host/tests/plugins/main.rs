@@ -1,5 +1,5 @@
-//! The promises of the plugin host, held with real components: the `login` plugin that ships, the `hostile`
-//! fixture that misbehaves on command, and small components in text form.
+//! The promises of the plugin host, held with real components: the `login` plugin that ships, the examples in
+//! other languages, the `hostile` fixture that misbehaves on command, and small components in text form.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 mod bad_files;
 mod budgets;
 mod hooks;
+mod languages;
 mod login;
 mod quarantine;
 mod reload;
@@ -23,7 +24,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use weirmq_core::hook::{
     Action, AuthenticateRequest, Authentication, AuthorizeRequest, Decision, Failure, FailureKind,
-    FilterRequest, FilterVerdict, Hook, Identity, Lease, Reply, Transform, Transformed, Version,
+    FilterRequest, FilterVerdict, Hook, HookPoint, HookPoints, Identity, Lease, Reply, Transform,
+    Transformed, Version,
 };
 use weirmq_core::message::{Message, Properties, Publisher, QoS};
 use weirmq_core::time::{Instant, Now};

@@ -67,7 +67,7 @@ impl Sys {
         };
         publish("version", format!("WeirMQ {}", env!("CARGO_PKG_VERSION")));
         publish("uptime", format!("{} seconds", now.at.since(started).as_secs()));
-        let figures: [(&str, u64); 20] = [
+        let figures: [(&str, u64); 21] = [
             ("clients/connected", connected),
             ("clients/active", connected),
             ("clients/disconnected", sessions.saturating_sub(connected)),
@@ -82,6 +82,7 @@ impl Sys {
             ("connections/bad input", counters.bad_input.get()),
             ("hooks/failures", counters.hook_failures.get()),
             ("rules/records", counters.records.get()),
+            ("store/not kept", counters.not_kept.get()),
             ("plans/count", footprint.plans as u64),
             ("publish/bytes/received", counters.payload_bytes_received.get()),
             ("publish/bytes/sent", counters.payload_bytes_sent.get()),

@@ -1,0 +1,91 @@
+//! Components for a broker that offers no WASI.
+//!
+//! The runtimes of most languages ask for WASI: a clock, somewhere to print, a seed for their hash tables. The
+//! broker gives a plugin none of it. [`seal`] puts what they cannot do without into the component itself, made of
+//! the plugin interface alone: what is printed becomes log entries, the clocks are the broker's, everything else
+//! of WASI is empty or traps. [`componentize`] makes such a component of a core module.
+//!
+//! # Layout
+//! - this file: what there is to call
+//! - [`lay`]: the component that serves WASI, as much of it as a given component asks for
+//! - `floor.wat`, `floor.wit`: its code, and what it stands on
+
+#![forbid(unsafe_code)]
+
+mod lay;
+
+use wac_graph::types::Package;
+use wac_graph::{CompositionGraph, EncodeOptions};
+use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, embed_component_metadata};
+use wit_parser::{Resolve, WorldId};
+
+/// Why there is no sealed component.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was given is no component.
+    #[error("this is no component: {0}")]
+    NoComponent(String),
+    /// What was given is no core module of its world.
+    #[error("this is no module of its world: {0}")]
+    NoModule(String),
+    /// It asks for something of WASI in a way that nothing here fits.
+    #[error("its WASI imports cannot be served: {0}")]
+    Unfit(String),
+}
+
+/// Makes a sealed component of a core module. `world` is the world that it was written for, unless the module
+/// carries the description of its world itself; WASI preview 1 is adapted.
+///
+/// # Errors
+/// [`Error`] with what does not fit.
+pub fn componentize(module: &[u8], world: Option<(&Resolve, WorldId)>) -> Result<Vec<u8>, Error> {
+    use wasi_preview1_component_adapter_provider::{
+        WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as ADAPTER,
+    };
+    let mut module = module.to_vec();
+    let mut encode = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        if let Some((resolve, world)) = world {
+            embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8, false)?;
+        }
+        Ok(ComponentEncoder::default().validate(true).module(&module)?.adapter(NAME, ADAPTER)?.encode()?)
+    };
+    let component = encode().map_err(|error| Error::NoModule(with_causes(&*error)))?;
+    seal(&component)
+}
+
+/// The same component, asking for nothing of WASI. One that asks for none is answered as it is.
+///
+/// # Errors
+/// [`Error`] with what does not fit.
+pub fn seal(component: &[u8]) -> Result<Vec<u8>, Error> {
+    let decoded =
+        wit_component::decode(component).map_err(|error| Error::NoComponent(format!("{error:#}")))?;
+    let DecodedWasm::Component(resolve, world) = decoded else {
+        return Err(Error::NoComponent("it holds interfaces, no code".to_owned()));
+    };
+    match lay::floor(resolve, world).map_err(Error::Unfit)? {
+        None => Ok(component.to_vec()),
+        Some(floor) => compose(component, floor).map_err(|error| Error::Unfit(with_causes(&*error))),
+    }
+}
+
+fn compose(component: &[u8], floor: Vec<u8>) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let mut graph = CompositionGraph::new();
+    let floor = Package::from_bytes("weirmq:floor", None, floor, graph.types_mut())?;
+    let floor = graph.register_package(floor)?;
+    let socket = Package::from_bytes("weirmq:guest", None, component.to_vec(), graph.types_mut())?;
+    let socket = graph.register_package(socket)?;
+    wac_graph::plug(&mut graph, vec![floor], socket)?;
+    Ok(graph.encode(EncodeOptions::default())?)
+}
+
+/// An error and what it came from, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut causes = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    causes.join(": ")
+}
