@@ -326,7 +326,8 @@ impl Writing {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
             let mut skip = self.written;
-            let all = self.segments.iter().map(Segment::bytes).chain([&*self.last]);
+            let last = (!self.last.is_empty()).then_some(&*self.last);
+            let all = self.segments.iter().map(Segment::bytes).chain(last);
             for (slice, bytes) in slices.iter_mut().zip(all) {
                 *slice = IoSlice::new(bytes.get(skip..).unwrap_or_default());
                 skip = 0;

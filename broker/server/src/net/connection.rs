@@ -52,7 +52,11 @@ pub(super) struct Socket {
 
 impl Transport for Socket {
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.stream.try_write_vectored(slices)
+        match slices {
+            // One that is not scattered is cheaper to send.
+            [bytes] => self.stream.try_write(bytes),
+            _ => self.stream.try_write_vectored(slices),
+        }
     }
 
     fn wake(&self) {
