@@ -213,20 +213,21 @@ impl Outbound {
         }
     }
 
-    /// Sends a retained message, or has it wait: the limits of the queue are for what comes unasked.
+    /// Sends a retained message, or has it wait: the limits of the queue are for what comes unasked. Answers how far it has
+    /// come.
     pub(crate) fn replay(
         &mut self,
         live: &mut Live,
         parcel: Parcel,
         now: Instant,
         batch: &mut Batch,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Stage, DropReason> {
         match parcel.qos {
-            QoS::AtMostOnce => live.send(&parcel, None, false, now, batch),
-            _ if self.may_start(live) => self.start(live, parcel, now, batch).map(drop),
+            QoS::AtMostOnce => live.send(&parcel, None, false, now, batch).map(|()| Stage::Waiting),
+            _ if self.may_start(live) => self.start(live, parcel, now, batch).map(Stage::UnderWay),
             _ => {
                 self.push(parcel);
-                Ok(())
+                Ok(Stage::Waiting)
             }
         }
     }

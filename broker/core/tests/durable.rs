@@ -508,6 +508,35 @@ fn persistence_hooks_change_what_is_kept_and_not_what_is_delivered() {
 }
 
 #[test]
+fn retained_messages_that_a_kept_session_asked_for_are_kept_for_it_until_it_has_them() {
+    let journal = Paper::slow();
+    let world = world(&journal);
+    journal.keep_at_once(true);
+    let mut p = world.client(V5, "p");
+    for (topic, qos) in [("a", 1), ("b", 2), ("c", 0)] {
+        p.publish_with(&world, topic, qos, topic, |publish| publish.retain = true);
+    }
+    let (mut s, _) = world.persistent(V5, "s", 1_000);
+    journal.keep_at_once(false);
+    let before = journal.count();
+    let filters =
+        vec![(text("#"), SubscribeOptions { qos: QoS::ExactlyOnce, ..SubscribeOptions::default() })];
+    let subscribe =
+        Subscribe { packet_id: id(1), subscription_id: None, user_properties: Vec::new(), filters };
+    s.send(&world, Packet::Subscribe(subscribe));
+    let mut topics: Vec<String> = published(&journal.records()[before..].concat())
+        .into_iter()
+        .filter(|published| matches!(published.recipients[0].stage, Stage::UnderWay(_)))
+        .map(|published| published.message.topic.to_string())
+        .collect();
+    topics.sort();
+    assert_eq!(topics, ["a", "b"]);
+    journal.keep();
+    s.work(&world);
+    assert_eq!(s.all().len(), 4, "SUBACK and the three");
+}
+
+#[test]
 fn the_brokers_own_messages_are_not_kept() {
     let journal = Paper::quick();
     let world = world(&journal);

@@ -100,6 +100,10 @@ async fn live(config: Config) -> Result<(), RunError> {
         bring_back(durable, &broker, assembly.sinks(), clock).await?;
     }
     let live = Live::new(assembly, Arc::clone(&broker) as Arc<dyn Engine>);
+    let store = durable.as_ref().map(|durable| Arc::clone(durable.store()));
+    if let Some(store) = &store {
+        live.keep_in(Arc::clone(store));
+    }
     let watcher = Watcher::start(Arc::clone(&live), &look_again)?;
     let admin = AdminSocket::listen(&config.admin_socket())?;
     let listeners = config
@@ -113,7 +117,7 @@ async fn live(config: Config) -> Result<(), RunError> {
     say(live.assembly(), &listeners);
 
     let drain_max = Duration::from_secs(config.shutdown.drain_seconds);
-    let undrained = serve(broker, clock, listeners, shutdown.requested(), drain_max).await;
+    let undrained = serve(broker, store, clock, listeners, shutdown.requested(), drain_max).await;
     if undrained > 0 {
         tracing::warn!(connections = undrained, "connections did not end in time; they are cut");
     }

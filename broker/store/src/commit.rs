@@ -1,11 +1,17 @@
 //! The commit thread: takes what was appended, writes it, and syncs it for all who wait.
 //!
 //! While it syncs, the next chunk grows; that is what makes one fsync serve many. After a sync those who
-//! waited come back one by one, so it gathers for as long as they keep coming, within bounds; whoever is alone
-//! does not wait.
+//! waited come back one by one, so it gathers until as many have come as the last fsync served, or for as long
+//! as they keep coming, within bounds; whoever is alone does not wait.
+//!
+//! An fsync of a file that has grown has to write where its new blocks are, too. So the file is extended by
+//! zeros in steps, ahead of what is written: then most fsyncs are of blocks that are there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
 
 use crate::config::Durability;
 use crate::disk::DiskFile;
@@ -20,13 +26,22 @@ use crate::ticket::Level;
 const GATHER_FRAMES: u64 = 64;
 /// ...and none is waited for longer than this.
 const GATHER_US_MAX: u64 = 100;
-/// Where an fsync is waited for, and the last one has served several, gathering ends when nothing has come for
-/// this part of what the last fsync took...
-const GATHER_QUIET_PART: u32 = 64;
-/// ...or after this part of it...
-const GATHER_SYNC_PART: u32 = 8;
-/// ...and at most this.
+/// Where an fsync is waited for, and several did so lately, gathering ends when as many have come, or when nothing
+/// has come for this part of what the last fsync took, within these bounds...
+const GATHER_QUIET_PART: u32 = 8;
+const GATHER_QUIET_US_MIN: u64 = 40;
+const GATHER_QUIET_US_MAX: u64 = 100;
+/// ...or after so many times what it took, within these bounds.
+const GATHER_SYNCS: u32 = 2;
+const GATHER_SYNC_US_MIN: u64 = 500;
 const GATHER_SYNC_US_MAX: u64 = 2_000;
+/// How many are expected falls by this part with each fsync that fewer have waited for.
+const EXPECTED_FALLS_PART: u64 = 8;
+/// A wait that is shorter than this is not worth sleeping: a timer is not that exact.
+const SLEEP_US_MIN: u64 = 60;
+/// A file is extended by so much at once, and by no more than this part of a segment.
+const RESERVE_BYTES: u32 = 1024 * 1024;
+const RESERVE_SEGMENT_PART: u32 = 8;
 
 /// What there is to do.
 enum Job {
@@ -47,21 +62,38 @@ pub(crate) struct Committer {
     sequence: u64,
     /// Since when something is written and not synced.
     unsynced_since: Option<Instant>,
+    /// How many frames are in what was written last.
     frames_last: u64,
+    /// How many frames wait for an fsync at a time, as it was lately.
+    frames_expected: u64,
     sync_took: Duration,
+    /// How far the file reaches.
+    reserved: u32,
+    /// What it is extended by.
+    zeros: Vec<u8>,
 }
 
 impl Committer {
     /// Goes on at `end` of `file`.
     pub(crate) fn new(shared: Arc<Shared>, file: Arc<dyn DiskFile>, end: Position) -> Self {
+        let config = &shared.config;
+        // Where nobody waits for an fsync there is nothing to be gained.
+        let reserve_bytes = match config.durability {
+            Durability::Fsync => RESERVE_BYTES.min(config.segment_bytes() / RESERVE_SEGMENT_PART),
+            Durability::Interval(_) | Durability::Os => 0,
+        };
+        let zeros = vec![0; reserve_bytes as usize];
         Self {
             shared,
             file,
             end,
             sequence: 0,
             unsynced_since: None,
-            frames_last: 1,
+            frames_last: 0,
+            frames_expected: 1,
             sync_took: Duration::ZERO,
+            reserved: end.offset,
+            zeros,
         }
     }
 
@@ -100,8 +132,13 @@ impl Committer {
                 let Some(until) = gather.waits(frames, Instant::now()).filter(|_| !urgent) else {
                     return inner.tail.take().map_or(Job::Stop, Job::Write);
                 };
-                inner.wake_at_frames = gather.enough_frames;
-                self.shared.work.wait_until(&mut inner, until);
+                if gather.quiet < Duration::from_micros(SLEEP_US_MIN) {
+                    let before = inner.tail.sequence - frames;
+                    MutexGuard::unlocked(&mut inner, || gather.watch(&self.shared.appended, before));
+                } else {
+                    inner.wake_at_frames = gather.enough_frames;
+                    self.shared.work.wait_until(&mut inner, until);
+                }
             } else if sync_wanted {
                 return Job::Sync;
             } else if inner.closing {
@@ -136,6 +173,7 @@ impl Committer {
             .map_err(|error| poisoned("writing to", self.shared.disk.path(&name), &error))?;
         let length = u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX);
         self.end = Position { segment: chunk.segment, offset: chunk.start.saturating_add(length) };
+        self.reserve();
         self.sequence = chunk.sequence;
         self.frames_last = chunk.frames;
         let since = *self.unsynced_since.get_or_insert_with(Instant::now);
@@ -150,6 +188,28 @@ impl Committer {
             Durability::Fsync => self.sync(),
             Durability::Interval(interval) if since.elapsed() >= interval => self.sync(),
             Durability::Interval(_) | Durability::Os => Ok(()),
+        }
+    }
+
+    /// Extends the file where it has come to its end. That it cannot be is no fault yet.
+    fn reserve(&mut self) {
+        let end = self.end.offset;
+        if end <= self.reserved {
+            return;
+        }
+        self.reserved = end;
+        let room = self.shared.config.segment_bytes().saturating_sub(end);
+        let zeros = self.zeros.get(..room as usize).unwrap_or(&self.zeros);
+        if self.file.write_all_at(zeros, end.into()).is_ok() {
+            self.reserved = end.saturating_add(u32::try_from(zeros.len()).unwrap_or(0));
+        }
+    }
+
+    /// Gives back what the file was extended by. What cannot be given back does no harm.
+    fn unreserve(&mut self) {
+        if self.reserved > self.end.offset {
+            drop(self.file.truncate(self.end.offset.into()));
+            self.reserved = self.end.offset;
         }
     }
 
@@ -169,6 +229,11 @@ impl Committer {
             inner.tail.durable = self.end;
             inner.syncs += 1;
             inner.last_sync = self.sync_took;
+            // Those who are told now come back to those who wait already.
+            let waiting = inner.tail.waiting().map_or(0, |(frames, _)| frames);
+            drop(inner);
+            let expected = self.frames_expected - self.frames_expected.div_ceil(EXPECTED_FALLS_PART);
+            self.frames_expected = expected.max(self.frames_last + waiting);
         }
         self.shared.progress.reach(Level::Durable, self.sequence);
         Ok(())
@@ -182,6 +247,7 @@ impl Committer {
     /// Ends the segment, which is durable then in every mode, and begins the next.
     fn begin_segment(&mut self, header: Header) -> Result<(), StoreError> {
         self.sync()?;
+        self.unreserve();
         let mut mark = self.shared.mark.lock();
         let file = crate::log_store::create_segment(&*self.shared.disk, &mut mark, header)?;
         drop(mark);
@@ -192,10 +258,12 @@ impl Committer {
         drop(inner);
         self.file = file;
         self.end = Position { segment, offset: bytes };
+        self.reserved = bytes;
         Ok(())
     }
 
-    fn close(&self) -> Result<(), StoreError> {
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.unreserve();
         let path = || self.shared.disk.path(crate::mark::NAME);
         self.shared.mark.lock().sync().map_err(|error| poisoned("syncing", path(), &error))
     }
@@ -209,31 +277,49 @@ struct Gather {
     /// Nothing new for so long is enough.
     quiet: Duration,
     frames_seen: u64,
+    seen_at: Instant,
 }
 
 impl Gather {
     fn new(committer: &Committer) -> Self {
         let took = committer.sync_took;
         let (at_most, enough_frames, quiet) = match committer.shared.config.durability {
-            Durability::Fsync if committer.frames_last <= 1 => (Duration::ZERO, 1, Duration::ZERO),
+            Durability::Fsync if committer.frames_expected <= 1 => (Duration::ZERO, 1, Duration::ZERO),
             Durability::Fsync => {
-                let at_most = (took / GATHER_SYNC_PART).min(Duration::from_micros(GATHER_SYNC_US_MAX));
-                (at_most, u64::MAX, took / GATHER_QUIET_PART)
+                let quiet = (took / GATHER_QUIET_PART).clamp(
+                    Duration::from_micros(GATHER_QUIET_US_MIN),
+                    Duration::from_micros(GATHER_QUIET_US_MAX),
+                );
+                let at_most = (took * GATHER_SYNCS).clamp(
+                    Duration::from_micros(GATHER_SYNC_US_MIN),
+                    Duration::from_micros(GATHER_SYNC_US_MAX),
+                );
+                (at_most, committer.frames_expected, quiet)
             }
             Durability::Interval(_) | Durability::Os => {
                 let at_most = Duration::from_micros(GATHER_US_MAX);
                 (at_most, GATHER_FRAMES, at_most)
             }
         };
-        Self { ends_at: Instant::now() + at_most, enough_frames, quiet, frames_seen: 0 }
+        let now = Instant::now();
+        Self { ends_at: now + at_most, enough_frames, quiet, frames_seen: 0, seen_at: now }
     }
 
     /// Until when to wait for more than these; `None` is no longer.
     fn waits(&mut self, frames: u64, now: Instant) -> Option<Instant> {
-        let quiet = frames == self.frames_seen;
-        self.frames_seen = frames;
-        let goes_on = frames < self.enough_frames && now < self.ends_at && !quiet;
-        goes_on.then(|| self.ends_at.min(now + self.quiet))
+        if frames != self.frames_seen {
+            (self.frames_seen, self.seen_at) = (frames, now);
+        }
+        let until = self.ends_at.min(self.seen_at + self.quiet);
+        (frames < self.enough_frames && now < until).then_some(until)
+    }
+
+    /// Waits without sleeping, and without holding up those who append.
+    fn watch(&mut self, appended: &AtomicU64, before: u64) {
+        let waiting = || appended.load(Ordering::Relaxed).saturating_sub(before);
+        while self.waits(waiting(), Instant::now()).is_some() {
+            std::thread::yield_now();
+        }
     }
 }
 

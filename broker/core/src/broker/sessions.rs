@@ -40,6 +40,9 @@ pub(crate) enum Ending {
     Orderly,
     /// The connection is lost or was ended by the broker.
     Lost,
+    /// Its task is gone, because the process ends: what is kept says that it is connected, and after a restart it counts
+    /// as lost then.
+    Abandoned,
     /// Another connection goes on with the session.
     TakenOver,
     /// Another connection begins a new session: the old one ends.
@@ -235,7 +238,7 @@ impl Broker {
             if !ends {
                 self.schedule(session, &mut state);
             }
-            if !ends && state.kept {
+            if !ends && state.kept && ending != Ending::Abandoned {
                 self.record_header(session, &state, now);
             }
             (due, ends, identity)

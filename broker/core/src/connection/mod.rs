@@ -641,7 +641,7 @@ impl Drop for Connection {
             drop(self.broker.close_session(
                 &open.session,
                 self.number,
-                Ending::Lost,
+                Ending::Abandoned,
                 "its task was dropped",
                 now,
             ));

@@ -140,6 +140,12 @@ impl World {
         self.now
     }
 
+    /// The same world in another process: what it calls the present begins anew, the calendar has gone on.
+    pub fn started_at(mut self, now: Now) -> Self {
+        self.now = now;
+        self
+    }
+
     /// Lets time pass for the broker. Connections see it with [`Client::pass`].
     pub fn advance(&mut self, seconds: f64) {
         let span = Duration::from_secs_f64(seconds);

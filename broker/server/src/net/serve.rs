@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use weirmq_core::broker::Broker;
+use weirmq_store::LogStore;
 
 use super::clock::Clock;
 use super::connection::Shared;
@@ -22,9 +23,11 @@ const TIMER: Duration = Duration::from_secs(1);
 const TIDY: Duration = Duration::from_secs(60);
 
 /// Serves on `listeners` until `shutdown` is through; then accepts no more, handles what has come, tells the
-/// clients, and waits for their connections to end, up to `drain_max`. Answers how many did not.
+/// clients, and waits for their connections to end, up to `drain_max`. Answers how many did not. The figures of
+/// `store` are published with the broker's.
 pub async fn serve(
     broker: Arc<Broker>,
+    store: Option<Arc<LogStore>>,
     clock: Clock,
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()>,
@@ -45,7 +48,7 @@ pub async fn serve(
         tokio::spawn(listener.accept(bounds, Arc::clone(&census), shared, down, alive.clone()));
     }
     drop(alive);
-    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), clock));
+    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), store, clock));
     shutdown.await;
     let _ = down.send(true);
     shared.down.set();
@@ -56,10 +59,10 @@ pub async fn serve(
 }
 
 /// What happens by itself: sessions expire, wills fall due, `$SYS/` is published.
-async fn keep_house(broker: Arc<Broker>, clock: Clock) {
+async fn keep_house(broker: Arc<Broker>, store: Option<Arc<LogStore>>, clock: Clock) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sys = Sys::new(Arc::clone(&broker));
+    let mut sys = Sys::new(Arc::clone(&broker), store);
     let (mut tidied, mut timed) = (Instant::now(), Instant::now());
     loop {
         let tick = ticks.tick().await;
