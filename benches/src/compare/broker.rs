@@ -112,12 +112,12 @@ impl Broker {
 }
 
 /// As `weirmq run --listen ADDRESS --allow-anonymous`, but for the pace of new connections, which by default is held
-/// below what churn wants to see.
+/// below what churn wants to see, and for the store: the others keep nothing either.
 fn weirmq_config(folder: &Path, address: SocketAddr) -> String {
     let data = folder.join("data");
     format!(
         "data_folder = {data:?}\n[[listener]]\naddress = \"{address}\"\n[auth]\nallow_anonymous = true\n\
-         [limits]\nconnect_rate_max = 1000000\n[log]\nlevel = \"warn\"\n"
+         [store]\ndurability = \"memory\"\n[limits]\nconnect_rate_max = 1000000\n[log]\nlevel = \"warn\"\n"
     )
 }
 

@@ -80,6 +80,9 @@ pub struct Options {
     /// How long the load runs before
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     pub warm_up: f64,
+    /// Sessions outlive their connections: what is published at QoS 1 and 2 has to be kept for them
+    #[arg(long)]
+    pub persistent: bool,
     /// Print a line of JSON
     #[arg(long)]
     pub json: bool,
@@ -128,7 +131,7 @@ impl Options {
     }
 
     pub(super) fn hello<'a>(&self, client_id: &'a str) -> Hello<'a> {
-        Hello { address: self.address, version: self.version(), client_id, keeps_session: false }
+        Hello { address: self.address, version: self.version(), client_id, keeps_session: self.persistent }
     }
 }
 

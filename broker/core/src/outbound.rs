@@ -314,11 +314,11 @@ impl Outbound {
     }
 
     /// What the first held message waits for.
-    pub(crate) fn first_hold(&self) -> Option<Held> {
+    pub(crate) fn first_hold(&self) -> Option<&Arc<Hold>> {
         if self.held == 0 {
             return None;
         }
-        self.inflight.iter().find_map(|entry| entry.hold.as_ref()).map(|hold| hold.state())
+        self.inflight.iter().find_map(|entry| entry.hold.as_ref())
     }
 
     /// Everything that was recorded up to `kept` may be sent; where that is nothing, what is recorded there will never

@@ -1,6 +1,7 @@
 //! The durable store behind a broker: opened before it, what it holds brought back before the first client.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,29 @@ pub struct Restored {
     pub records: usize,
     /// Messages that stay where they are because a persistence hook is not there.
     pub sealed: usize,
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sessions, queued, retained, records, sealed } = *self;
+        let counted = [
+            (sessions, "session", "sessions"),
+            (queued, "message that waits", "messages that wait"),
+            (retained, "retained message", "retained messages"),
+            (records, "record for a sink", "records for sinks"),
+            (
+                sealed,
+                "message that its persistence hook cannot read",
+                "messages that their persistence hooks cannot read",
+            ),
+        ];
+        let mut comma = "";
+        for (count, one, many) in counted.into_iter().filter(|(count, ..)| *count > 0) {
+            write!(out, "{comma}{count} {}", if count == 1 { one } else { many })?;
+            comma = ", ";
+        }
+        Ok(())
+    }
 }
 
 impl Durable {

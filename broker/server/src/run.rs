@@ -96,9 +96,10 @@ async fn live(config: Config) -> Result<(), RunError> {
         None => Broker::new(settings, assembly.records()),
     };
     broker.set_chains(assembly.chains());
-    if let Some(durable) = &durable {
-        bring_back(durable, &broker, assembly.sinks(), clock).await?;
-    }
+    let restored = match &durable {
+        Some(durable) => Some(bring_back(durable, &broker, assembly.sinks(), clock).await?),
+        None => None,
+    };
     let live = Live::new(assembly, Arc::clone(&broker) as Arc<dyn Engine>);
     let store = durable.as_ref().map(|durable| Arc::clone(durable.store()));
     if let Some(store) = &store {
@@ -114,7 +115,7 @@ async fn live(config: Config) -> Result<(), RunError> {
 
     let watching = tokio::spawn(watcher.run(shutdown.clone()));
     let answering = tokio::spawn(admin.serve(Arc::clone(&live), shutdown.clone()));
-    say(live.assembly(), &listeners);
+    say(live.assembly(), &listeners, restored);
 
     let drain_max = Duration::from_secs(config.shutdown.drain_seconds);
     let undrained = serve(broker, store, clock, listeners, shutdown.requested(), drain_max).await;
@@ -140,21 +141,22 @@ async fn bring_back(
     broker: &Arc<Broker>,
     sinks: &Arc<SinkSet>,
     clock: Clock,
-) -> Result<(), RunError> {
+) -> Result<Restored, RunError> {
     let (store, broker, sinks) = (Arc::clone(durable.store()), Arc::clone(broker), Arc::clone(sinks));
     let work = move || durable::restore(&*store, &broker, &sinks, clock.now());
-    let Restored { sessions, queued, retained, records, sealed } =
-        tokio::task::spawn_blocking(work).await??;
-    tracing::info!(sessions, queued, retained, records, sealed, "brought back what was kept");
-    Ok(())
+    let restored = tokio::task::spawn_blocking(work).await??;
+    if restored != Restored::default() {
+        tracing::info!("brought back what was kept: {restored}");
+    }
+    Ok(restored)
 }
 
 /// That nobody reads it is no reason not to run.
-fn say(assembly: &Assembly, listeners: &[Listener]) {
+fn say(assembly: &Assembly, listeners: &[Listener], restored: Option<Restored>) {
     let listening: Vec<(String, SocketAddr)> =
         listeners.iter().map(|listener| (listener.name().to_owned(), listener.address())).collect();
     let mut out = io::stdout().lock();
-    let _ = write!(out, "{}", Banner::new(assembly, &listening)).and_then(|()| out.flush());
+    let _ = write!(out, "{}", Banner::new(assembly, &listening, restored)).and_then(|()| out.flush());
     for (name, address) in listening {
         tracing::info!(listener = name, %address, "listening");
     }

@@ -322,7 +322,8 @@ impl Connection {
         }
     }
 
-    /// The broker shuts down. What the client has sent so far is handled, and acknowledged.
+    /// The broker shuts down. What the client has sent so far is handled, and acknowledged, but for what is not kept yet:
+    /// that the client sends again.
     pub fn shut_down(&mut self, now: Now) {
         self.close(Some(ReasonCode::ServerShuttingDown), "the broker shuts down", now);
     }

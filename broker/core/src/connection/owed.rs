@@ -264,16 +264,18 @@ impl Connection {
         while self.holds() {
             let Phase::Open(open) = &self.phase else { break };
             let session = Arc::clone(&open.session);
-            let first = session.lock().outbound.first_hold();
-            let outcome = match first {
-                None => {
-                    session.set_holds(false);
-                    break;
+            let first = session.lock().outbound.first_hold().cloned();
+            let Some(hold) = first else {
+                session.set_holds(false);
+                break;
+            };
+            let outcome = match hold.state() {
+                Held::Unrecorded => {
+                    hold.wake(context.waker());
+                    return Poll::Pending;
                 }
-                // Whoever records it wakes this connection's task.
-                Some(Held::Unrecorded) => return Poll::Pending,
-                Some(Held::Lost) => Err(Position::MAX),
-                Some(Held::At(position)) => {
+                Held::Lost => Err(Position::MAX),
+                Held::At(position) => {
                     let Some(owed) = self.owed_or_begin() else { break };
                     match owed.messages.poll(position, context) {
                         Poll::Pending => return Poll::Pending,

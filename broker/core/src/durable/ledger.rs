@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
 
 use super::event::{Event, Number, PacketId, Published, Recipient, RetainChange, Stage, StoredMessage};
 use super::keeper::{Keeper, Kept, settled};
@@ -65,7 +68,13 @@ enum Recorded {
 
 /// What a message that must not be sent before it is recorded waits for: the position of its record, once it has one.
 #[derive(Debug, Default)]
-pub(crate) struct Hold(AtomicU64);
+pub(crate) struct Hold(Mutex<HoldState>);
+
+#[derive(Debug, Default)]
+struct HoldState {
+    recorded: Option<Held>,
+    wakers: Vec<Waker>,
+}
 
 /// How far a held message has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,18 +88,28 @@ pub(crate) enum Held {
 }
 
 impl Hold {
-    const LOST: u64 = u64::MAX;
-
+    /// How far it has come.
     pub(crate) fn state(&self) -> Held {
-        match self.0.load(Ordering::Acquire) {
-            0 => Held::Unrecorded,
-            Self::LOST => Held::Lost,
-            position => Held::At(position - 1),
+        self.0.lock().recorded.unwrap_or(Held::Unrecorded)
+    }
+
+    /// Has `waker` woken when it is recorded, if it is not yet.
+    pub(crate) fn wake(&self, waker: &Waker) {
+        let mut state = self.0.lock();
+        if state.recorded.is_some() {
+            drop(state);
+            waker.wake_by_ref();
+        } else if !state.wakers.iter().any(|known| known.will_wake(waker)) {
+            state.wakers.push(waker.clone());
         }
     }
 
     fn set(&self, position: Option<Position>) {
-        self.0.store(position.map_or(Self::LOST, |position| position + 1), Ordering::Release);
+        let mut state = self.0.lock();
+        state.recorded = Some(position.map_or(Held::Lost, Held::At));
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -210,7 +229,9 @@ impl Ledger {
     /// What a message waits for that must not be sent before what is noted now is recorded; the connection of
     /// `outbox` is woken then.
     pub(crate) fn hold(&mut self, outbox: &Arc<Outbox>) -> Arc<Hold> {
-        self.held_for.push(Arc::clone(outbox));
+        if !self.held_for.last().is_some_and(|last| Arc::ptr_eq(last, outbox)) {
+            self.held_for.push(Arc::clone(outbox));
+        }
         Arc::clone(self.hold.get_or_insert_with(Arc::default))
     }
 
@@ -357,7 +378,7 @@ fn recipients_of(receivers: Vec<Receiving>) -> Vec<Recipient> {
             client: Arc::clone(&receiving.session.client_id),
             qos: receiving.qos,
             retain: receiving.retain,
-            identifiers: receiving.identifiers.unwrap_or_else(|| Arc::from([])),
+            identifiers: receiving.identifiers.unwrap_or_default(),
             stage: receiving.stage,
         })
         .collect()

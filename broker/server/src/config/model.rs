@@ -210,6 +210,17 @@ pub enum Durability {
     Memory,
 }
 
+impl std::fmt::Display for Durability {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Fsync => "fsync",
+            Self::Interval => "interval",
+            Self::Os => "os",
+            Self::Memory => "memory",
+        })
+    }
+}
+
 /// What the broker says when it starts: `[banner]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
