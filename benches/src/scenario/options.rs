@@ -23,6 +23,8 @@ pub enum Kind {
     Shared,
     /// N pairs, while 100,000 other subscriptions are there
     ManySubscriptions,
+    /// N pairs, while one more subscriber to all of it reads nothing
+    Deaf,
     /// N clients are away while messages are published for them, and come back
     Offline,
     /// Retained messages, read back by one client after the other
@@ -78,6 +80,9 @@ pub struct Options {
     /// How long the load runs before
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     pub warm_up: f64,
+    /// Sessions outlive their connections: what is published at QoS 1 and 2 has to be kept for them
+    #[arg(long)]
+    pub persistent: bool,
     /// Print a line of JSON
     #[arg(long)]
     pub json: bool,
@@ -126,7 +131,7 @@ impl Options {
     }
 
     pub(super) fn hello<'a>(&self, client_id: &'a str) -> Hello<'a> {
-        Hello { address: self.address, version: self.version(), client_id, keeps_session: false }
+        Hello { address: self.address, version: self.version(), client_id, keeps_session: self.persistent }
     }
 }
 

@@ -36,6 +36,7 @@ use crate::subscriptions::Subscriptions;
 use crate::time::{Instant, Now};
 use crate::topic::TopicName;
 
+pub use restore::{KeptMessage, KeptSession};
 pub(crate) use sessions::{Ending, Opening, TooManySessions, say_goodbye};
 
 /// How many topics' plans are remembered in all.

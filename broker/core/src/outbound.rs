@@ -8,13 +8,13 @@ use weirmq_wire::{PacketId, PacketType, ReasonCode};
 use crate::batch::Batch;
 use crate::counters::DropReason;
 use crate::durable::Position;
-use crate::durable::event::{RetainChange, Stage, StoredMessage};
-use crate::durable::ledger::{Held, Hold, Ledger, MarkKind, Publication, Receiving, Slot};
+use crate::durable::event::Stage;
+use crate::durable::ledger::{Held, Hold, MarkKind, Slot};
 use crate::limits::{Limits, QueueFull};
 use crate::message::{Message, QoS};
 use crate::plan::Grant;
-use crate::session::{Live, Session};
-use crate::time::{Instant, Now};
+use crate::session::Live;
+use crate::time::Instant;
 use crate::topic::TopicFilter;
 
 /// How many messages that a SUBSCRIBE asks for may stand in the queue among the others: enough to keep the client
@@ -213,20 +213,21 @@ impl Outbound {
         }
     }
 
-    /// Sends a retained message, or has it wait: the limits of the queue are for what comes unasked.
+    /// Sends a retained message, or has it wait: the limits of the queue are for what comes unasked. Answers how far it has
+    /// come.
     pub(crate) fn replay(
         &mut self,
         live: &mut Live,
         parcel: Parcel,
         now: Instant,
         batch: &mut Batch,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Stage, DropReason> {
         match parcel.qos {
-            QoS::AtMostOnce => live.send(&parcel, None, false, now, batch),
-            _ if self.may_start(live) => self.start(live, parcel, now, batch).map(drop),
+            QoS::AtMostOnce => live.send(&parcel, None, false, now, batch).map(|()| Stage::Waiting),
+            _ if self.may_start(live) => self.start(live, parcel, now, batch).map(Stage::UnderWay),
             _ => {
                 self.push(parcel);
-                Ok(())
+                Ok(Stage::Waiting)
             }
         }
     }
@@ -307,45 +308,17 @@ impl Outbound {
         }
     }
 
-    /// Notes all messages, for a session that was not one that is kept before. Of a QoS 2 message to which only PUBREL is
-    /// owed nothing is known any more: after a restart the client releases it by itself, when it asks again.
-    pub(crate) fn note_all(&mut self, session: &Arc<Session>, now: Now, ledger: &mut Ledger) {
-        let under_way = self.inflight.iter_mut().filter_map(|entry| {
-            let stage = Stage::UnderWay(entry.id);
-            let parcel = entry.parcel.as_mut()?;
-            Some((parcel, Some(&mut entry.slot), stage))
-        });
-        let waiting = self.queue.iter_mut().map(|parcel| (parcel, None, Stage::Waiting));
-        for (parcel, slot_of_entry, stage) in under_way.chain(waiting) {
-            let slot = Arc::<Slot>::default();
-            if let Some(place) = slot_of_entry {
-                *place = Some(Arc::clone(&slot));
-            }
-            parcel.slot = Some(Arc::clone(&slot));
-            let receiving = Receiving {
-                session: Arc::clone(session),
-                qos: parcel.qos,
-                retain: parcel.retain,
-                identifiers: parcel.identifiers.clone(),
-                stage,
-            };
-            let message = StoredMessage::of(&parcel.message, now);
-            let (receivers, retain) = (vec![receiving], RetainChange::Keep);
-            ledger.published(Publication { message, receivers, retain, slot }, true);
-        }
-    }
-
     /// Whether messages are held back until they are kept.
     pub(crate) fn is_holding(&self) -> bool {
         self.held > 0
     }
 
     /// What the first held message waits for.
-    pub(crate) fn first_hold(&self) -> Option<Held> {
+    pub(crate) fn first_hold(&self) -> Option<&Arc<Hold>> {
         if self.held == 0 {
             return None;
         }
-        self.inflight.iter().find_map(|entry| entry.hold.as_ref()).map(|hold| hold.state())
+        self.inflight.iter().find_map(|entry| entry.hold.as_ref())
     }
 
     /// Everything that was recorded up to `kept` may be sent; where that is nothing, what is recorded there will never

@@ -26,6 +26,12 @@ impl Instant {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// The last moment before `self`; the origin has none before it.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// The moment `span` after `self`; stays at the end of time rather than wrap.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {

@@ -303,7 +303,6 @@ impl imports::revoke::Host for State {
             return Ok(Err("the broker does not run yet: nobody is connected".to_owned()));
         };
         let reason = cut(&reason, LOG_BYTES_MAX).to_owned();
-        outside.revoke(&self.plugin, Revocation { whom, consequence, reason });
-        Ok(Ok(()))
+        Ok(outside.revoke(&self.plugin, Revocation { whom, consequence, reason }))
     }
 }

@@ -4,18 +4,37 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::assemble::{Assembly, Plugin};
+use crate::durable::Restored;
 
 /// Everything that is live, and what to paste to see it work.
 pub struct Banner<'a> {
     assembly: &'a Assembly,
     listening: &'a [(String, SocketAddr)],
+    restored: Option<Restored>,
 }
 
 impl<'a> Banner<'a> {
-    /// Of `assembly`, which listens at `listening`: names and addresses.
+    /// Of `assembly`, which listens at `listening`: names and addresses. `restored` is what came back, where something is
+    /// kept.
     #[must_use]
-    pub fn new(assembly: &'a Assembly, listening: &'a [(String, SocketAddr)]) -> Self {
-        Self { assembly, listening }
+    pub fn new(
+        assembly: &'a Assembly,
+        listening: &'a [(String, SocketAddr)],
+        restored: Option<Restored>,
+    ) -> Self {
+        Self { assembly, listening, restored }
+    }
+
+    fn kept(&self) -> Vec<String> {
+        let Some(restored) = self.restored else {
+            return vec!["nothing: sessions and retained messages end with the broker".to_owned()];
+        };
+        let durability = self.assembly.config().store.durability;
+        let mut lines = vec![format!("what is acknowledged, durability {durability}")];
+        if restored != Restored::default() {
+            lines.push(format!("came back: {restored}"));
+        }
+        lines
     }
 
     fn plugins(&self) -> Vec<String> {
@@ -67,6 +86,7 @@ impl fmt::Display for Banner<'_> {
         section(out, "rules", self.rules(), "none")?;
         section(out, "sinks", self.sinks(), "none")?;
         section(out, "data in", vec![config.data_folder.display().to_string()], "")?;
+        section(out, "keeps", self.kept(), "")?;
         if config.auth.allow_anonymous {
             section(out, "anonymous", vec!["clients without a user name are let in".to_owned()], "")?;
         }

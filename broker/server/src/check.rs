@@ -6,11 +6,13 @@ use std::path::Path;
 use weirmq_core::hook::{HookPoint, HookPoints};
 use weirmq_host::{Host, HostConfig};
 use weirmq_sinks::{Severity, SinkSet};
+use weirmq_store::{OpenError, ReadOnlyStore};
 
 use crate::assemble::{in_full, login_fault};
 use crate::banner;
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::data::DataFolder;
+use crate::durable::folder_in;
 
 /// Checks all that `file` names and writes what it finds to `out`, a line each: `ok`, `warning` or `error`.
 /// Nothing is started and nothing but `out` is written. Answers whether a broker would start and serve all of it.
@@ -34,6 +36,7 @@ pub fn check(file: &Path, out: &mut dyn Write) -> io::Result<bool> {
                 if let Some(fault) = DataFolder::fault(&config.data_folder) {
                     findings.error(&fault)?;
                 }
+                findings.store(&config)?;
                 findings.plugins(&config, good)?;
                 findings.rules(&config)?;
                 findings.sinks(&config)?;
@@ -50,6 +53,19 @@ struct Findings<'a> {
 }
 
 impl Findings<'_> {
+    /// Whether what is stored can be read, also while a broker runs on it. That there is nothing yet is good.
+    fn store(&mut self, config: &Config) -> io::Result<()> {
+        let folder = folder_in(&config.data_folder);
+        if config.store.durability == Durability::Memory || !folder.exists() {
+            return Ok(());
+        }
+        match ReadOnlyStore::open(&folder) {
+            Ok(_) => self.ok(&format!("store {}", folder.display())),
+            Err(OpenError::NoStore { .. }) => Ok(()),
+            Err(error) => self.error(&format!("the store cannot be opened: {error}")),
+        }
+    }
+
     fn plugins(&mut self, config: &Config, config_is_good: bool) -> io::Result<()> {
         if config.plugins.is_empty() {
             return Ok(());

@@ -5,12 +5,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Where the store of a data folder is.
-#[must_use]
-pub fn store_in(data_folder: &Path) -> PathBuf {
-    data_folder.join("store")
-}
-
 /// A data folder that is this process's own until it is dropped.
 #[derive(Debug)]
 pub struct DataFolder {

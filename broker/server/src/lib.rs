@@ -13,8 +13,10 @@
 //! - [`admin`]: the admin socket, both ends
 //! - [`banner`]: what the broker says when it starts
 //! - [`data`]: the data folder and its lock
+//! - [`durable`]: the store, and what is brought back from it
 //! - [`hash`]: `weirmq hash-password`
 //! - [`logging`]: logs to standard error, as text or JSON
+//! - `outside`, `plugin_keys`: the broker, and the store, as plugins see them
 //! - `store_command`: `weirmq store`
 //! - [`signals`]: from signals to an orderly end
 
@@ -28,9 +30,12 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod durable;
 pub mod hash;
 pub mod logging;
 pub mod net;
+mod outside;
+mod plugin_keys;
 pub mod reload;
 pub mod run;
 pub mod signals;

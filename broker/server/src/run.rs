@@ -6,16 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weirmq_core::broker::{Broker, Settings};
+use weirmq_sinks::SinkSet;
 
 use crate::admin::server::{AdminError, AdminSocket};
 use crate::assemble::{AssembleErrors, Assembly};
 use crate::banner::Banner;
 use crate::config::Config;
 use crate::data::{DataError, DataFolder};
+use crate::durable::{self, Durable, DurableError, Restored};
 use crate::logging;
 use crate::net::clock::Clock;
 use crate::net::listener::{BindError, Listener};
 use crate::net::serve::serve;
+use crate::outside;
+use crate::plugin_keys::StoredKeys;
 use crate::reload::{Engine, Live, LookAgain, Watcher};
 use crate::signals::{Shutdown, Signals};
 
@@ -40,6 +44,9 @@ pub enum RunError {
     /// A place to listen at.
     #[error(transparent)]
     Listen(#[from] BindError),
+    /// The store.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -75,7 +82,12 @@ async fn live(config: Config) -> Result<(), RunError> {
     tokio::spawn(signals.obey(trigger.clone(), move || asked.now()));
 
     let data = DataFolder::open(&config.data_folder)?;
-    let assembly = tokio::task::spawn_blocking(move || Assembly::build(config)).await??;
+    let (folder, table) = (config.data_folder.clone(), config.store.clone());
+    let durable = tokio::task::spawn_blocking(move || Durable::open(&folder, &table)).await??;
+    let keys = durable.as_ref().map(|durable| {
+        Arc::new(StoredKeys(Arc::clone(durable.store()))) as Arc<dyn weirmq_host::KeyStore>
+    });
+    let assembly = tokio::task::spawn_blocking(move || Assembly::build_on(config, keys)).await??;
     let config = assembly.config().clone();
     let settings = Settings {
         limits: config.limits.clone(),
@@ -83,9 +95,24 @@ async fn live(config: Config) -> Result<(), RunError> {
         response_information: config.mqtt.response_information.clone(),
         server_reference: config.mqtt.server_reference.clone(),
     };
-    let broker = Broker::new(settings, assembly.records());
+    let clock = Clock::start();
+    let broker = match &durable {
+        Some(durable) => Broker::with_journal(settings, assembly.records(), durable.journal()),
+        None => Broker::new(settings, assembly.records()),
+    };
+    let (door, desk) = outside::door();
+    assembly.connect(Arc::new(door));
+    tokio::spawn(desk.serve(Arc::clone(&broker), clock));
     broker.set_chains(assembly.chains());
+    let restored = match &durable {
+        Some(durable) => Some(bring_back(durable, &broker, assembly.sinks(), clock).await?),
+        None => None,
+    };
     let live = Live::new(assembly, Arc::clone(&broker) as Arc<dyn Engine>);
+    let store = durable.as_ref().map(|durable| Arc::clone(durable.store()));
+    if let Some(store) = &store {
+        live.keep_in(Arc::clone(store));
+    }
     let watcher = Watcher::start(Arc::clone(&live), &look_again)?;
     let admin = AdminSocket::listen(&config.admin_socket())?;
     let listeners = config
@@ -96,10 +123,10 @@ async fn live(config: Config) -> Result<(), RunError> {
 
     let watching = tokio::spawn(watcher.run(shutdown.clone()));
     let answering = tokio::spawn(admin.serve(Arc::clone(&live), shutdown.clone()));
-    say(live.assembly(), &listeners);
+    say(live.assembly(), &listeners, restored);
 
     let drain_max = Duration::from_secs(config.shutdown.drain_seconds);
-    let undrained = serve(broker, Clock::start(), listeners, shutdown.requested(), drain_max).await;
+    let undrained = serve(broker, store, clock, listeners, shutdown.requested(), drain_max).await;
     if undrained > 0 {
         tracing::warn!(connections = undrained, "connections did not end in time; they are cut");
     }
@@ -108,17 +135,36 @@ async fn live(config: Config) -> Result<(), RunError> {
     watching.await?;
     answering.await?;
     end_sinks(live.assembly(), Duration::from_secs(config.shutdown.sinks_seconds)).await;
+    if let Some(durable) = durable {
+        tokio::task::spawn_blocking(move || durable.end()).await?;
+    }
     tracing::info!("ended");
     drop(data);
     Ok(())
 }
 
+/// Brings back what was kept, and says what that is.
+async fn bring_back(
+    durable: &Durable,
+    broker: &Arc<Broker>,
+    sinks: &Arc<SinkSet>,
+    clock: Clock,
+) -> Result<Restored, RunError> {
+    let (store, broker, sinks) = (Arc::clone(durable.store()), Arc::clone(broker), Arc::clone(sinks));
+    let work = move || durable::restore(&*store, &broker, &sinks, clock.now());
+    let restored = tokio::task::spawn_blocking(work).await??;
+    if restored != Restored::default() {
+        tracing::info!("brought back what was kept: {restored}");
+    }
+    Ok(restored)
+}
+
 /// That nobody reads it is no reason not to run.
-fn say(assembly: &Assembly, listeners: &[Listener]) {
+fn say(assembly: &Assembly, listeners: &[Listener], restored: Option<Restored>) {
     let listening: Vec<(String, SocketAddr)> =
         listeners.iter().map(|listener| (listener.name().to_owned(), listener.address())).collect();
     let mut out = io::stdout().lock();
-    let _ = write!(out, "{}", Banner::new(assembly, &listening)).and_then(|()| out.flush());
+    let _ = write!(out, "{}", Banner::new(assembly, &listening, restored)).and_then(|()| out.flush());
     for (name, address) in listening {
         tracing::info!(listener = name, %address, "listening");
     }

@@ -17,7 +17,7 @@ use weirmq_store::{Condition, FileReport, ReadOnlyStore, Verification, verify};
 use crate::admin::Request;
 use crate::cli::{CONFIG_DEFAULT, Target, ask, data_folder_of, fail};
 use crate::config::DATA_FOLDER_DEFAULT;
-use crate::data::store_in;
+use crate::durable::folder_in;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -84,12 +84,12 @@ impl Place {
             return Ok(folder.clone());
         }
         if let Some(folder) = &self.data_folder {
-            return Ok(store_in(folder));
+            return Ok(folder_in(folder));
         }
         let found = Some(PathBuf::from(CONFIG_DEFAULT)).filter(|file| file.is_file());
         match self.config.clone().or(found) {
-            Some(file) => data_folder_of(&file).map(|folder| store_in(&folder)),
-            None => Ok(store_in(Path::new(DATA_FOLDER_DEFAULT))),
+            Some(file) => data_folder_of(&file).map(|folder| folder_in(&folder)),
+            None => Ok(folder_in(Path::new(DATA_FOLDER_DEFAULT))),
         }
     }
 }

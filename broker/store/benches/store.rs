@@ -1,6 +1,7 @@
 //! What the store costs, against what the same disk can do in the same run. Figures are of use as ratios.
 //!
-//! `cargo bench -p weirmq-store`; `TMPDIR` chooses the disk. For one core: `taskset -c 0 cargo bench ...`.
+//! `cargo bench -p weirmq-store`, all of it or what is named behind `--bench store --`; `TMPDIR` chooses the disk.
+//! For one core: `taskset -c 0 cargo bench ...`; on a machine that others use: `chrt -f 10 cargo bench ...`.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench stops where it fails")]
 
 use std::fs::File;
@@ -18,6 +19,8 @@ use weirmq_store::{CompactStep, Compaction, Config, Durability, Event, LogStore,
 
 const BATCH: usize = 256;
 const PAYLOAD_BYTES: usize = 128;
+/// Turns of a comparison.
+const TURNS: usize = 1_000;
 
 fn publish(clients: &[Arc<str>], payload_bytes: usize) -> Event {
     Event::Published(Published {
@@ -60,6 +63,48 @@ fn per_second(count: usize, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
+/// What one side of a comparison took, turn by turn.
+#[derive(Default)]
+struct Turns(Vec<Duration>);
+
+impl Turns {
+    fn take(&mut self, work: impl FnOnce()) {
+        let started = Instant::now();
+        work();
+        self.0.push(started.elapsed());
+    }
+
+    fn sum(&self) -> Duration {
+        self.0.iter().sum()
+    }
+
+    /// The turn that this part of all turns is not slower than.
+    fn at(&self, part: f64) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        sorted.get((sorted.len() as f64 * part) as usize).copied().unwrap_or_default()
+    }
+}
+
+/// The store against the bare disk, each turn of which is `per_turn` messages.
+fn compare(what: &str, per_turn: usize, store: &Turns, bare: &Turns) {
+    let speed = |turns: &Turns| per_second(turns.0.len() * per_turn, turns.sum());
+    let ratio = |store: Duration, bare: Duration| bare.as_secs_f64() / store.as_secs_f64();
+    println!(
+        "{what}: {:.0} msg/s; bare append and fdatasync of the same bytes: {:.0} msg/s; ratio {:.2} \
+         (fastest tenth {:.2}: {:.0?} to {:.0?}; median {:.2}: {:.0?} to {:.0?})",
+        speed(store),
+        speed(bare),
+        ratio(store.sum(), bare.sum()),
+        ratio(store.at(0.1), bare.at(0.1)),
+        store.at(0.1),
+        bare.at(0.1),
+        ratio(store.at(0.5), bare.at(0.5)),
+        store.at(0.5),
+        bare.at(0.5),
+    );
+}
+
 /// 256 publishers that wait for their tickets, against a write of the same bytes and fdatasync, turn by turn.
 fn batches_against_the_bare_disk() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,23 +119,18 @@ fn batches_against_the_bare_disk() {
     let before = store.stats().log_bytes;
     batch(&store);
     let bytes = vec![b'x'; (store.stats().log_bytes - before) as usize];
-    let (mut store_took, mut bare_took) = (Duration::ZERO, Duration::ZERO);
-    let rounds = 400;
-    for _ in 0..rounds {
-        let started = Instant::now();
-        batch(&store);
-        store_took += started.elapsed();
-        let started = Instant::now();
-        bare.write_all(&bytes).unwrap();
-        bare.sync_data().unwrap();
-        bare_took += started.elapsed();
+    let (mut of_store, mut of_bare) = (Turns::default(), Turns::default());
+    let syncs_before = store.stats().syncs;
+    for _ in 0..TURNS {
+        of_store.take(|| batch(&store));
+        of_bare.take(|| {
+            bare.write_all(&bytes).unwrap();
+            bare.sync_data().unwrap();
+        });
     }
-    println!(
-        "batches of {BATCH}, fsync: {:.0} msg/s; bare append and fdatasync of the same bytes: {:.0} msg/s; ratio {:.2}",
-        per_second(rounds * BATCH, store_took),
-        per_second(rounds * BATCH, bare_took),
-        bare_took.as_secs_f64() / store_took.as_secs_f64(),
-    );
+    compare(&format!("batches of {BATCH}, fsync"), BATCH, &of_store, &of_bare);
+    let syncs = store.stats().syncs - syncs_before;
+    println!("  fsyncs per batch: {:.2}", syncs as f64 / TURNS as f64);
 }
 
 /// As above, with publishers that do not wait for each other: 256 tickets are waited for while the next 256
@@ -105,32 +145,26 @@ fn overlapping_batches_against_the_bare_disk() {
     let before = store.stats().log_bytes;
     batch().into_iter().for_each(|ticket| ticket.wait().unwrap());
     let bytes = vec![b'x'; (store.stats().log_bytes - before) as usize];
-    let (mut store_took, mut bare_took) = (Duration::ZERO, Duration::ZERO);
-    let (turns, rounds) = (20, 20);
-    for _ in 0..turns {
-        let started = Instant::now();
-        let mut waiting = batch();
-        for _ in 1..rounds {
-            let next = batch();
+    let (mut of_store, mut of_bare) = (Turns::default(), Turns::default());
+    let rounds = 20;
+    for _ in 0..TURNS / rounds {
+        of_store.take(|| {
+            let mut waiting = batch();
+            for _ in 1..rounds {
+                let next = batch();
+                waiting.into_iter().for_each(|ticket| ticket.wait().unwrap());
+                waiting = next;
+            }
             waiting.into_iter().for_each(|ticket| ticket.wait().unwrap());
-            waiting = next;
-        }
-        waiting.into_iter().for_each(|ticket| ticket.wait().unwrap());
-        store_took += started.elapsed();
-        let started = Instant::now();
-        for _ in 0..rounds {
-            bare.write_all(&bytes).unwrap();
-            bare.sync_data().unwrap();
-        }
-        bare_took += started.elapsed();
+        });
+        of_bare.take(|| {
+            for _ in 0..rounds {
+                bare.write_all(&bytes).unwrap();
+                bare.sync_data().unwrap();
+            }
+        });
     }
-    let count = turns * rounds * BATCH;
-    println!(
-        "overlapping batches of {BATCH}, fsync: {:.0} msg/s; bare: {:.0} msg/s; ratio {:.2}",
-        per_second(count, store_took),
-        per_second(count, bare_took),
-        bare_took.as_secs_f64() / store_took.as_secs_f64(),
-    );
+    compare(&format!("overlapping batches of {BATCH}, fsync"), rounds * BATCH, &of_store, &of_bare);
 }
 
 /// As fast as it goes, each message acknowledged by its receiver at once.
@@ -151,7 +185,11 @@ fn interval_mode() {
     }
     oldest.into_iter().for_each(|ticket| ticket.wait().unwrap());
     let took = started.elapsed();
-    println!("interval: {:.0} msg/s published and queued", per_second(count, took));
+    let speed = per_second(count, took);
+    println!(
+        "interval: {speed:.0} msg/s published and queued; {:.1} times the 300,000 asked for",
+        speed / 300_000.0
+    );
     let started = Instant::now();
     let mut last = None;
     for queued in store.queue(&receiver, 0, usize::MAX) {
@@ -184,7 +222,12 @@ fn opening() {
     let store = open(folder.path(), Durability::Os);
     let took = started.elapsed();
     let recovery = store.recovery();
-    println!("opening: {} queued messages, {} bytes of log, in {took:.2?}", recovery.queued, recovery.bytes);
+    println!(
+        "opening: {} queued messages, {} bytes of log, in {took:.2?}; {:.2} of the 2 s allowed",
+        recovery.queued,
+        recovery.bytes,
+        took.as_secs_f64() / 2.0,
+    );
     let started = Instant::now();
     let mut read = 0;
     for number in 0..10 {
@@ -205,7 +248,11 @@ fn fan_out() {
     let before = store.stats().log_bytes;
     store.append(&[publish(&clients, payload_bytes)]).wait().unwrap();
     let bytes = store.stats().log_bytes - before;
-    println!("fan-out to 1,000 sessions: {bytes} bytes for a payload of {payload_bytes}");
+    println!(
+        "fan-out to 1,000 sessions: {bytes} bytes for a payload of {payload_bytes}; the payload once, and {} bytes \
+         per session",
+        (bytes - payload_bytes as u64) / 1_000,
+    );
 }
 
 /// How long an append takes at worst while a log of live messages is copied forward.
@@ -253,14 +300,30 @@ fn pause() {
     });
 }
 
+/// What there is to measure, by name.
+const ALL: [(&str, fn()); 7] = [
+    ("batches", batches_against_the_bare_disk),
+    ("overlapping", overlapping_batches_against_the_bare_disk),
+    ("interval", interval_mode),
+    ("opening", opening),
+    ("fan-out", fan_out),
+    ("pause", pause),
+    ("settled", settled),
+];
+
 fn main() {
-    batches_against_the_bare_disk();
-    overlapping_batches_against_the_bare_disk();
-    interval_mode();
-    opening();
-    fan_out();
-    pause();
-    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let named: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    for (name, measure) in ALL {
+        if named.is_empty() || named.iter().any(|wanted| wanted == name) {
+            measure();
+        }
+    }
+}
+
+/// With criterion, to be compared with the run before.
+fn settled() {
+    let mut criterion = Criterion::default().sample_size(20);
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), Durability::Interval(Duration::from_millis(100)));
     let receiver = client(0);

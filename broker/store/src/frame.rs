@@ -144,6 +144,11 @@ pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
     Some(Reader::new(bytes).u32().ok()? as usize + FRAME_HEAD_BYTES)
 }
 
+/// Whether nothing was written into the rest of a file: it was only extended.
+pub(crate) fn is_unwritten(rest: &[u8]) -> bool {
+    rest.iter().all(|byte| *byte == 0)
+}
+
 /// Whether any [`Frame::Durable`] in `bytes`, at whatever offset, says that `segment` was durable beyond
 /// `offset`.
 pub(crate) fn any_says_durable_beyond(salt: Salt, bytes: &[u8], segment: u32, offset: u32) -> bool {

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) salt: Salt,
     pub(crate) inner: Mutex<Inner>,
+    /// The sequence of the tail, for the commit thread to watch without the lock.
+    pub(crate) appended: AtomicU64,
     /// The commit thread waits for this.
     pub(crate) work: Condvar,
     /// The compaction thread waits for this.
@@ -161,14 +164,19 @@ impl LogStore {
     /// # Errors
     /// [`OpenError`], with nothing on the disk changed that was acknowledged.
     pub fn open_on(disk: Arc<dyn Disk>, config: Config) -> Result<Self, OpenError> {
-        let before = disk.list().unwrap_or_default();
+        let had_lock = disk.list().is_ok_and(|names| names.iter().any(|name| name == disk::LOCK_NAME));
         let folder = lock(&*disk)?;
         let begun = match recover::read(&*disk) {
             Ok(Some(recovered)) => go_on(&*disk, recovered),
             Ok(None) => begin(&*disk),
             Err(error) => Err(error),
         };
-        let mut log = begun.inspect_err(|_| undo(&*disk, &before))?;
+        let mut log = begun.inspect_err(|_| {
+            if !had_lock {
+                // It is held, so nobody else has it.
+                drop(disk.remove(disk::LOCK_NAME));
+            }
+        })?;
         let end = log.end;
         let recovery = std::mem::take(&mut log.report);
         let shared = Arc::new(Shared::new(disk, config, log));
@@ -291,20 +299,18 @@ fn lock(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, OpenError> {
     })
 }
 
-/// Removes what a failed opening has made: the lock, and all of a store that was not there before. A segment
-/// that a store was to go on in is removed where its creation fails.
-fn undo(disk: &dyn Disk, before: &[String]) {
-    let was_there = |name: &str| before.iter().any(|before| before == name);
-    let was_a_store = was_there(mark::NAME) || before.iter().any(|name| segment::of_name(name).is_some());
-    let made = disk.list().unwrap_or_default().into_iter().filter(|name| !was_there(name));
-    for name in made.filter(|name| !was_a_store || name == disk::LOCK_NAME) {
-        // That the disk fails is being reported.
-        drop(disk.remove(&name));
-    }
+/// Begins a log in a folder in which, while it is locked, none was found. What of it is made before something
+/// fails is removed.
+fn begin(disk: &dyn Disk) -> Result<Recovered, OpenError> {
+    begin_anew(disk).inspect_err(|_| {
+        for name in [&segment::name(1), mark::NAME] {
+            // That the disk fails is being reported.
+            drop(disk.remove(name));
+        }
+    })
 }
 
-/// Begins a log where there is none.
-fn begin(disk: &dyn Disk) -> Result<Recovered, OpenError> {
+fn begin_anew(disk: &dyn Disk) -> Result<Recovered, OpenError> {
     let fail = |error| io_error(disk, "creating", mark::NAME, error);
     let file = disk.create(mark::NAME).or_else(|error| match error.kind() {
         // Its creation was interrupted before.
@@ -409,6 +415,7 @@ impl Shared {
             config,
             salt: Salt::new(log.mark.salt),
             inner: Mutex::new(inner),
+            appended: AtomicU64::new(0),
             work: Condvar::new(),
             compaction: Condvar::new(),
             progress: Arc::new(Progress::default()),
@@ -451,6 +458,7 @@ impl Shared {
         }
         let Inner { tail, state, .. } = &mut **inner;
         let place = tail.push(frame, number, &self.config)?;
+        self.appended.store(tail.sequence, Ordering::Relaxed);
         // What was encoded a moment ago can be read; only the index can be full.
         state.apply(frame.events(), number, place).map_err(|malformed| {
             let path = self.disk.path(&segment::name(place.segment));

@@ -212,6 +212,9 @@ impl<'a> Scan<'a> {
         }
         let Some(what) = fault else { return Ok(offset) };
         let behind = content.get((offset - HEADER_BYTES.min(offset)) as usize..).unwrap_or_default();
+        if frame::is_unwritten(behind) {
+            return Ok(offset);
+        }
         if frame::any_says_durable_beyond(self.salt, behind, end.segment, end.offset) {
             return Err(damaged(what));
         }
@@ -309,11 +312,15 @@ impl Recovered {
     /// Cuts the last segment at the end of the log.
     pub(crate) fn cut(&self, disk: &dyn Disk) -> Result<(), OpenError> {
         let name = segment::name(self.end.segment);
-        let Some(segment) = self.segments.get(&self.end.segment).filter(|_| self.report.cut.is_some()) else {
-            return Ok(());
+        let Some(segment) = self.segments.get(&self.end.segment) else { return Ok(()) };
+        let cut = || -> io::Result<()> {
+            if segment.file.len()? > self.end.offset.into() {
+                segment.file.truncate(self.end.offset.into())?;
+                segment.file.sync()?;
+            }
+            Ok(())
         };
-        let cut = segment.file.truncate(self.end.offset.into()).and_then(|()| segment.file.sync());
-        cut.map_err(|error| io_error(disk, "cutting", &name, error))
+        cut().map_err(|error| io_error(disk, "cutting", &name, error))
     }
 }
 

@@ -238,6 +238,7 @@ impl Head {
         let condition = match found.fault {
             Some((what, true)) => Condition::Damaged { offset, what },
             Some((what, _)) if next.is_some() || end < durable => Condition::Damaged { offset, what },
+            Some(_) if frame::is_unwritten(behind) => Condition::Good,
             Some((what, _)) if frame::any_says_durable_beyond(salt, behind, end.segment, end.offset) => {
                 Condition::Damaged { offset, what }
             }

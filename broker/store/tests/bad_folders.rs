@@ -249,3 +249,41 @@ fn a_disk_that_runs_full_stops_acknowledgements_and_what_was_acknowledged_is_the
     assert!(store.queue("a", 0, usize::MAX).len() >= acknowledged);
     store.append(&[words::publish(7, &["a"])]).wait().unwrap();
 }
+
+#[test]
+fn neither_a_backup_nor_an_import_leaves_anything_on_a_disk_that_is_full() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let parent = a_store();
+    let store = LogStore::open(&parent.path().join("store"), small()).unwrap();
+    let mut lines = Vec::new();
+    weirmq_store::portable::export(&store, &mut lines).unwrap();
+    let (mut refused, mut done) = (0, 0);
+    for room in (0..96).step_by(4) {
+        disk.fill_but(room * 1024);
+        let before = image(disk.0.path());
+        for made in ["backup", "import"] {
+            let folder = disk.0.path().join(made);
+            let error = if made == "backup" {
+                store.backup(&folder).map(drop).map_err(|error| error.to_string())
+            } else {
+                weirmq_store::portable::import(&mut &*lines, &folder)
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            };
+            match error {
+                Err(error) => {
+                    refused += 1;
+                    assert!(error.contains("No space left"), "{made}, {room} KiB: {error}");
+                    assert!(image(disk.0.path()) == before, "{made}, {room} KiB: something was left behind");
+                }
+                Ok(()) => {
+                    done += 1;
+                    let opened = ReadOnlyStore::open(&folder).unwrap();
+                    assert!(support::snapshot(&opened) == support::snapshot(&store), "{made}, {room} KiB");
+                    std::fs::remove_dir_all(folder).unwrap();
+                }
+            }
+        }
+    }
+    assert!(refused > 4 && done > 4, "{refused} were refused, {done} were done");
+}

@@ -117,7 +117,9 @@ fn a_full_disk_at_start_changes_nothing() {
 #[test]
 fn reads_go_on_when_the_store_is_poisoned() {
     let disk = SimDisk::default();
-    let store = support::open(&disk);
+    // In this mode an append is one call, and nothing is done behind it.
+    let store =
+        LogStore::open_on(Arc::new(disk.clone()), Config { durability: Durability::Os, ..small() }).unwrap();
     let kept = store.append(&[words::publish(1, &["a"])]);
     let kept_number = kept.number();
     kept.wait().unwrap();
@@ -151,4 +153,36 @@ fn a_record_that_finds_the_backlog_full_is_refused_and_leaves_no_trace() {
     }
     assert_eq!(store.queue("a", 0, usize::MAX).len(), taken);
     store.append(&[words::publish(3, &["a"])]).wait().unwrap();
+}
+
+#[test]
+fn whichever_two_calls_fail_while_a_store_is_opened_nothing_of_it_is_lost() {
+    let records = words::records(60, 12);
+    let whole = SimDisk::default();
+    let store = support::open(&whole);
+    for record in &records {
+        store.append(record).wait().unwrap();
+    }
+    // As `kill -9` leaves it.
+    let files = whole.files();
+    let held = snapshot(&store);
+    let opened = SimDisk::with(&files);
+    LogStore::open_on(Arc::new(opened.clone()), small()).unwrap();
+    let calls = opened.calls();
+    let mut failed = 0;
+    for first in 1..=calls {
+        for second in first + 1..=calls + 1 {
+            let disk = SimDisk::with(&files);
+            let fail = |from| Some(Fail { from, until: from + 1, kind: ErrorKind::Other });
+            disk.fail(fail(first));
+            disk.fail_too(fail(second));
+            failed += usize::from(LogStore::open_on(Arc::new(disk.clone()), small()).is_err());
+            disk.fail(None);
+            disk.fail_too(None);
+            let store = LogStore::open_on(Arc::new(disk), small())
+                .unwrap_or_else(|error| panic!("calls {first} and {second}: {error}"));
+            assert!(snapshot(&store) == held, "calls {first} and {second}: another state");
+        }
+    }
+    assert!(failed > 200, "openings failed: {failed}");
 }

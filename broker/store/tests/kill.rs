@@ -13,11 +13,16 @@ use weirmq_store::{Compaction, Config, Durability, Event, LogStore, OpenError, S
 
 const FOLDER: &str = "WEIRMQ_STORE_KILL_FOLDER";
 const DURABILITY: &str = "WEIRMQ_STORE_KILL_DURABILITY";
-const ROUNDS: usize = 36;
+const MORE_ROUNDS: &str = "WEIRMQ_STORE_KILL_ROUNDS";
+
+/// A few dozen, or as many as the environment asks for.
+fn rounds_wanted() -> usize {
+    std::env::var(MORE_ROUNDS).ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(36)
+}
 
 /// The records that children append, one after the other, over all rounds.
 fn records() -> Vec<Vec<Event>> {
-    words::records(600, 11).into_iter().cycle().take(15_000).collect()
+    words::records(600, 11).into_iter().cycle().take(400 * rounds_wanted()).collect()
 }
 
 fn config(durability: &str) -> Config {
@@ -99,11 +104,11 @@ fn rounds(durability: &str, rounds: usize) {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9() {
-    rounds("fsync", ROUNDS);
+    rounds("fsync", rounds_wanted());
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9_without_waiting_for_fsync_either() {
-    rounds("os", ROUNDS / 4);
-    rounds("interval", ROUNDS / 4);
+    rounds("os", rounds_wanted() / 4);
+    rounds("interval", rounds_wanted() / 4);
 }

@@ -10,8 +10,7 @@ use super::{Broker, encode};
 use crate::answer;
 use crate::batch::Batch;
 use crate::counters::DropReason;
-use crate::durable::event::{Event as DurableEvent, Sender};
-use crate::durable::ledger::Ledger;
+use crate::durable::event::Event as DurableEvent;
 use crate::durable::{NotKept, Position};
 use crate::hook::{Event, Identity};
 use crate::message::{Message, Publisher};
@@ -41,6 +40,9 @@ pub(crate) enum Ending {
     Orderly,
     /// The connection is lost or was ended by the broker.
     Lost,
+    /// Its task is gone, because the process ends: what is kept says that it is connected, and after a restart it counts
+    /// as lost then.
+    Abandoned,
     /// Another connection goes on with the session.
     TakenOver,
     /// Another connection begins a new session: the old one ends.
@@ -136,7 +138,7 @@ impl Broker {
         state.will_at = None;
         state.ends_at = None;
         state.restored = false;
-        self.note_opening(session, &mut state, present, now, batch);
+        self.note_opening(session, &mut state, now, batch);
         if batch.is_awaited() {
             live.outbox.hold();
         }
@@ -155,14 +157,7 @@ impl Broker {
     }
 
     /// Notes that a session begins, goes on, or is no longer one that is kept.
-    fn note_opening(
-        &self,
-        session: &Arc<Session>,
-        state: &mut State,
-        present: bool,
-        now: Now,
-        batch: &mut Batch,
-    ) {
+    fn note_opening(&self, session: &Arc<Session>, state: &mut State, now: Now, batch: &mut Batch) {
         let Some(ledger) = batch.ledger() else { return };
         let was_kept = std::mem::replace(&mut state.kept, !state.expiry.is_zero());
         let client = || Arc::clone(&session.client_id);
@@ -171,13 +166,11 @@ impl Broker {
                 let set = DurableEvent::SessionSet { client: client(), session: state.header(now) };
                 ledger.about(session, set, false);
             }
+            // It is new: one that was not kept has ended with its connection.
             (false, true) => {
                 ledger.about(session, DurableEvent::SessionEnded { client: client() }, true);
                 let set = DurableEvent::SessionSet { client: client(), session: state.header(now) };
                 ledger.about(session, set, true);
-                if present {
-                    note_whole(session, state, now, ledger);
-                }
             }
             (true, false) => {
                 ledger.about(session, DurableEvent::SessionEnded { client: client() }, true);
@@ -238,7 +231,7 @@ impl Broker {
             if !ends {
                 self.schedule(session, &mut state);
             }
-            if !ends && state.kept {
+            if !ends && state.kept && ending != Ending::Abandoned {
                 self.record_header(session, &state, now);
             }
             (due, ends, identity)
@@ -437,19 +430,6 @@ impl Broker {
         self.counters.subscriptions.change(-1);
         true
     }
-}
-
-/// Notes everything that a session has, which was not one that is kept before.
-fn note_whole(session: &Arc<Session>, state: &mut State, now: Now, ledger: &mut Ledger) {
-    let client = || Arc::clone(&session.client_id);
-    for (filter, options) in &state.subscriptions {
-        ledger.about(session, subscribed(session, filter, options), true);
-    }
-    for packet_id in state.unreleased.keys() {
-        let from = Sender { client: client(), packet_id: *packet_id };
-        ledger.about(session, DurableEvent::Taken { from }, true);
-    }
-    state.outbound.note_all(session, now, ledger);
 }
 
 /// What is recorded of a subscription.

@@ -10,7 +10,7 @@
 //! - `connect`: CONNECT, the login, AUTH
 //! - `publish`: PUBLISH and the acknowledgements of both directions
 //! - `pace`: how fast it may publish
-//! - `relay`: the short ways of a PUBLISH to the same topic as the one before it
+//! - `relay`: the short ways of a PUBLISH to a topic that was published to before
 //! - `topics`: what is remembered of the topics that were published to
 //! - `subscribe`: SUBSCRIBE and UNSUBSCRIBE
 //! - `owed`: answers that wait until what they promise is kept
@@ -167,7 +167,7 @@ impl Connection {
             if self.relay(bytes, buffer_bytes, now) {
                 continue;
             }
-            let next = match self.same_topic(bytes) {
+            let next = match self.known_topic(bytes) {
                 Some(packet) => Ok(Some(packet)),
                 None => self.decoder.decode(bytes),
             };
@@ -344,7 +344,8 @@ impl Connection {
         }
     }
 
-    /// The broker shuts down. What the client has sent so far is handled, and acknowledged.
+    /// The broker shuts down. What the client has sent so far is handled, and acknowledged, but for what is not kept yet:
+    /// that the client sends again.
     pub fn shut_down(&mut self, now: Now) {
         self.close(Some(ReasonCode::ServerShuttingDown), "the broker shuts down", now);
     }
@@ -663,7 +664,7 @@ impl Drop for Connection {
             drop(self.broker.close_session(
                 &open.session,
                 self.number,
-                Ending::Lost,
+                Ending::Abandoned,
                 "its task was dropped",
                 now,
             ));

@@ -146,9 +146,11 @@ impl Connection {
             self.forget_owed();
             return Poll::Ready(());
         }
+        // What is noted must be recorded to be waited for.
+        self.flush();
         let answers = self.poll_answers(context, now);
         let messages = self.poll_held(context, now);
-        // Nobody else does when this goes on waiting.
+        // What is said now must be written: nobody else does that while this goes on waiting.
         self.flush();
         if answers.is_ready() { messages } else { answers }
     }
@@ -262,16 +264,18 @@ impl Connection {
         while self.holds() {
             let Phase::Open(open) = &self.phase else { break };
             let session = Arc::clone(&open.session);
-            let first = session.lock().outbound.first_hold();
-            let outcome = match first {
-                None => {
-                    session.set_holds(false);
-                    break;
+            let first = session.lock().outbound.first_hold().cloned();
+            let Some(hold) = first else {
+                session.set_holds(false);
+                break;
+            };
+            let outcome = match hold.state() {
+                Held::Unrecorded => {
+                    hold.wake(context.waker());
+                    return Poll::Pending;
                 }
-                // Whoever records it wakes this connection's task.
-                Some(Held::Unrecorded) => return Poll::Pending,
-                Some(Held::Lost) => Err(Position::MAX),
-                Some(Held::At(position)) => {
+                Held::Lost => Err(Position::MAX),
+                Held::At(position) => {
                     let Some(owed) = self.owed_or_begin() else { break };
                     match owed.messages.poll(position, context) {
                         Poll::Pending => return Poll::Pending,

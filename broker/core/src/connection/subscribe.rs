@@ -16,6 +16,7 @@ use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::{DropReason, Limit};
 use crate::hook::{Action, Chains, HookPoint, Identity};
+use crate::keeping::Keeping;
 use crate::message::{Message, QoS};
 use crate::outbound::{NextReplay, Outbound, Parcel, Replay};
 use crate::plan::Grant;
@@ -187,28 +188,36 @@ impl Connection {
     }
 
     fn replay_one(&mut self, session: &Arc<Session>, message: Arc<Message>, grant: Grant, now: Now) {
-        let hooked = !self.broker.chains().at(HookPoint::OnDeliver).is_empty();
-        let message = if hooked {
-            let plan = self.broker.plan(&message.topic);
-            publish::on_deliver(&self.broker, session, &message, &plan, now)
-        } else {
-            Ok(message)
+        let broker = Arc::clone(&self.broker);
+        let qos = message.qos.min(grant.qos);
+        let is_kept = qos > QoS::AtMostOnce && session.lock().kept;
+        let hooked = !broker.chains().at(HookPoint::OnDeliver).is_empty();
+        let plan = (hooked || is_kept).then(|| broker.plan(&message.topic));
+        let delivered = match &plan {
+            Some(plan) => publish::on_deliver(&broker, session, &message, plan, now),
+            None => Ok(Arc::clone(&message)),
         };
-        let outcome = message.and_then(|message| {
-            let parcel = Parcel {
-                qos: message.qos.min(grant.qos),
-                retain: true,
-                identifiers: grant.identifiers,
-                slot: None,
-                message,
-            };
+        // What a persistence hook fails at is sent all the same: its original is retained already.
+        let mut keeping =
+            plan.as_ref().filter(|_| is_kept).and_then(|plan| Keeping::of(&broker, &message, plan).ok());
+        let mut recorded = None;
+        let outcome = delivered.and_then(|delivered| {
+            let slot = keeping.as_mut().and_then(|keeping| keeping.slot_for(&message, &delivered));
+            let parcel =
+                Parcel { qos, retain: true, identifiers: grant.identifiers, slot, message: delivered };
+            recorded = parcel.slot.is_some().then(|| parcel.clone());
             let replay = |_: &Broker, outbound: &mut Outbound, live: &mut Live, batch: &mut Batch| {
                 outbound.replay(live, parcel, now.at, batch)
             };
             self.with_live(session, replay).unwrap_or(Err(DropReason::NoReceiverOnline))
         });
-        if let Err(reason) = outcome {
-            self.broker.dropped(Some(session), reason);
+        match (outcome, keeping, recorded, plan) {
+            (Ok(stage), Some(mut keeping), Some(parcel), Some(plan)) => {
+                keeping.taken(&broker, session, &parcel, stage, &plan);
+                keeping.note(&message, now, &mut self.batch);
+            }
+            (Ok(_), ..) => {}
+            (Err(reason), ..) => broker.dropped(Some(session), reason),
         }
     }
 

@@ -286,12 +286,13 @@ impl StoredMessage {
         }
     }
 
-    /// The message again, its payload as it is stored, its expiry on this process's clock. Expired ones expire now.
+    /// The message again, its payload as it is stored, its expiry on this process's clock. Expired ones have expired.
     #[must_use]
     pub fn into_message(self, now: Now) -> Message {
-        let expires_at = self
-            .expires_unix_ms
-            .map(|at_ms| now.at.after(Duration::from_millis(at_ms.saturating_sub(now.unix_ms))));
+        let expires_at = self.expires_unix_ms.map(|at_ms| match at_ms.checked_sub(now.unix_ms) {
+            Some(left_ms) => now.at.after(Duration::from_millis(left_ms)),
+            None => now.at.before(),
+        });
         Message {
             topic: self.topic,
             payload: self.payload,

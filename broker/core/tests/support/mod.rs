@@ -13,11 +13,13 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 mod checker;
+pub mod paper;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use weirmq_core::broker::{Broker, Settings};
 use weirmq_core::connection::{Connection, Peer};
+use weirmq_core::durable::Journal;
 use weirmq_core::hook::{
     AuthenticateRequest, Authentication, Chains, Hook, HookPoint, HookPoints, Lease, Link, PublishRight,
     Reply, Rights, SubscribeRight,
@@ -109,6 +111,25 @@ impl World {
     pub fn with(settings: Settings, hooks: impl IntoIterator<Item = Arc<dyn Hook>>) -> Self {
         let records = Arc::new(Records::default());
         let broker = Broker::new(settings, Arc::clone(&records) as Arc<dyn Sinks>);
+        Self::of(broker, records, hooks)
+    }
+
+    /// As [`World::with`], with a broker that keeps in `journal` what must outlive it.
+    pub fn keeping(
+        journal: Arc<dyn Journal>,
+        settings: Settings,
+        hooks: impl IntoIterator<Item = Arc<dyn Hook>>,
+    ) -> Self {
+        let records = Arc::new(Records::default());
+        let broker = Broker::with_journal(settings, Arc::clone(&records) as Arc<dyn Sinks>, journal);
+        Self::of(broker, records, hooks)
+    }
+
+    fn of(
+        broker: Arc<Broker>,
+        records: Arc<Records>,
+        hooks: impl IntoIterator<Item = Arc<dyn Hook>>,
+    ) -> Self {
         let links = hooks.into_iter().chain([Arc::new(Welcome) as Arc<dyn Hook>]).map(Link::new);
         broker.set_chains(Chains::new(links));
         let now = Now { at: Instant::from_micros(1_000_000_000), unix_ms: 1_700_000_000_000 };
@@ -117,6 +138,12 @@ impl World {
 
     pub fn now(&self) -> Now {
         self.now
+    }
+
+    /// The same world in another process: what it calls the present begins anew, the calendar has gone on.
+    pub fn started_at(mut self, now: Now) -> Self {
+        self.now = now;
+        self
     }
 
     /// Lets time pass for the broker. Connections see it with [`Client::pass`].
@@ -131,7 +158,7 @@ impl World {
     /// A socket that has sent nothing yet.
     pub fn socket(&self, version: Version) -> Client {
         let pipe = Arc::new(Pipe::default());
-        let outbox = Arc::new(Outbox::new(Box::new(Write(Arc::clone(&pipe)))));
+        let outbox = Arc::new(Outbox::new(Arc::new(Write(Arc::clone(&pipe)))));
         let kept = Arc::clone(&outbox);
         let peer = Peer { address: None, listener: Arc::from("test") };
         let connection = Connection::new(Arc::clone(&self.broker), outbox, peer, self.now);

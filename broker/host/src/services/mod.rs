@@ -35,7 +35,10 @@ pub trait Outside: Send + Sync + 'static {
     fn publish(&self, plugin: &Arc<str>, draft: Draft, hops: u8);
 
     /// Takes back what was allowed, within a second.
-    fn revoke(&self, plugin: &Arc<str>, revocation: Revocation);
+    ///
+    /// # Errors
+    /// Why that cannot be done now, in words.
+    fn revoke(&self, plugin: &Arc<str>, revocation: Revocation) -> Result<(), String>;
 }
 
 /// What is taken back from whom.

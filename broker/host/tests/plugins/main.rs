@@ -1,4 +1,4 @@
-//! The promises of the plugin host, held with real components: the `login` plugin that ships, the examples in
+//! The promises of the plugin host, held with real components: the plugins that ship, the examples in
 //! other languages, the `hostile` fixture that misbehaves on command, and small components in text form.
 
 #![allow(
@@ -9,12 +9,15 @@
 )]
 
 mod bad_files;
+mod asking;
 mod budgets;
 mod hooks;
+mod jwt;
 mod languages;
 mod login;
 mod quarantine;
 mod reload;
+mod topic_policy;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -173,6 +176,15 @@ fn bound(plugin: &Arc<PluginHook>, topic: &str) -> Arc<dyn Transform> {
 
 fn transform(plugin: &Arc<PluginHook>, payload: &str) -> Result<Transformed, Failure> {
     wait(bound(plugin, "a/b").transform(&Arc::new(message("a/b", payload.as_bytes())), now()))
+}
+
+/// Waits until `holds`, not for ever.
+fn eventually(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it did not come to be");
+        std::thread::yield_now();
+    }
 }
 
 fn kind<T: std::fmt::Debug>(answer: Result<T, Failure>) -> FailureKind {

@@ -25,7 +25,9 @@ pub use self::document::Position;
 use self::document::{Document, Step};
 pub(crate) use self::error::open_to_the_network;
 pub use self::error::{ConfigError, Problem};
-pub use self::model::{Auth, Banner, LISTENER_DEFAULT, Log, LogFormat, Mqtt, Shutdown};
+pub use self::model::{
+    Auth, Banner, Durability, LISTENER_DEFAULT, Log, LogFormat, Mqtt, Shutdown, StoreTable,
+};
 
 /// The folder for data where nothing else is said.
 pub const DATA_FOLDER_DEFAULT: &str = "weirmq-data";
@@ -64,6 +66,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What it says when it starts.
     pub banner: Banner,
+    /// What outlives the process.
+    pub store: StoreTable,
 }
 
 /// A place to listen at.
@@ -133,6 +137,7 @@ impl Config {
             log: Log::default(),
             shutdown: Shutdown::default(),
             banner: Banner::default(),
+            store: StoreTable::default(),
         })
     }
 
@@ -325,6 +330,7 @@ mod reference {
         assert_eq!(format!("{:?}", written.log), format!("{:?}", default.log));
         assert_eq!(format!("{:?}", written.shutdown), format!("{:?}", default.shutdown));
         assert_eq!(written.data_folder, default.data_folder);
+        assert_eq!(written.store, default.store);
         assert_eq!(format!("{:?}", written.listeners), format!("{:?}", default.listeners));
         assert_eq!(written.plugin_host, default.plugin_host);
         let [plugin] = &*written.plugins else { panic!("one plugin") };

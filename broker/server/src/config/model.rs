@@ -30,6 +30,7 @@ pub(super) struct Tables {
     pub(super) log: Log,
     pub(super) shutdown: Shutdown,
     pub(super) banner: Banner,
+    pub(super) store: StoreTable,
 }
 
 impl Default for Tables {
@@ -48,6 +49,7 @@ impl Default for Tables {
             log: Log::default(),
             shutdown: Shutdown::default(),
             banner: Banner::default(),
+            store: StoreTable::default(),
         }
     }
 }
@@ -62,6 +64,11 @@ impl Tables {
         let mut plugins = self.plugin.clone();
         for plugin in &mut plugins {
             plugin.file = at(&plugin.file);
+            for secret in plugin.secrets.values_mut() {
+                if let weirmq_host::SecretSource::File(file) = secret {
+                    *file = at(file);
+                }
+            }
         }
         let mut rules = self.rules.clone();
         if let Some(rules) = &mut rules {
@@ -82,6 +89,7 @@ impl Tables {
             log: self.log.clone(),
             shutdown: self.shutdown.clone(),
             banner: self.banner.clone(),
+            store: self.store.clone(),
         }
     }
 }
@@ -160,6 +168,61 @@ pub struct Shutdown {
 impl Default for Shutdown {
     fn default() -> Self {
         Self { drain_seconds: 10, sinks_seconds: 5 }
+    }
+}
+
+/// What outlives the broker's process, and when it is acknowledged: `[store]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreTable {
+    /// What an acknowledgement promises. Default: `fsync`.
+    pub durability: Durability,
+    /// With `interval`: how often what was acknowledged is synced, in milliseconds. Default: 1000.
+    pub interval_ms: u64,
+    /// Bytes at which a file of the log is ended, 4 KiB to 1 GiB. Default: 64 MiB.
+    pub segment_bytes: u32,
+    /// Most bytes that wait to be written: past them a message is not kept and not acknowledged (0x97). Default: 64 MiB.
+    pub backlog_bytes_max: usize,
+    /// The log is compacted when it is larger than twice what is live and this. Default: 64 MiB.
+    pub compact_slack_bytes: u64,
+}
+
+impl Default for StoreTable {
+    fn default() -> Self {
+        let log = weirmq_store::Config::default();
+        Self {
+            durability: Durability::default(),
+            interval_ms: 1_000,
+            segment_bytes: log.segment_bytes,
+            backlog_bytes_max: log.backlog_bytes_max,
+            compact_slack_bytes: log.compact_slack_bytes,
+        }
+    }
+}
+
+/// What an acknowledgement promises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// That the message survives power loss; one fsync serves all who wait.
+    #[default]
+    Fsync,
+    /// That it survives the end of the process, and power loss after `interval_ms`.
+    Interval,
+    /// That it survives the end of the process.
+    Os,
+    /// Nothing: sessions, queues and retained messages end with the process.
+    Memory,
+}
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Fsync => "fsync",
+            Self::Interval => "interval",
+            Self::Os => "os",
+            Self::Memory => "memory",
+        })
     }
 }
 

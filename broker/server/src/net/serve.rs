@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use weirmq_core::broker::Broker;
+use weirmq_store::LogStore;
 
 use super::clock::Clock;
 use super::connection::Shared;
+use super::down::Down;
 use super::listener::{Bounds, Census, Listener};
 use super::sys::Sys;
 
@@ -21,16 +23,18 @@ const TIMER: Duration = Duration::from_secs(1);
 const TIDY: Duration = Duration::from_secs(60);
 
 /// Serves on `listeners` until `shutdown` is through; then accepts no more, handles what has come, tells the
-/// clients, and waits for their connections to end, up to `drain_max`. Answers how many did not.
+/// clients, and waits for their connections to end, up to `drain_max`. Answers how many did not. The figures of
+/// `store` are published with the broker's.
 pub async fn serve(
     broker: Arc<Broker>,
+    store: Option<Arc<LogStore>>,
     clock: Clock,
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()>,
     drain_max: Duration,
 ) -> usize {
     let (down, watching) = watch::channel(false);
-    let shared = Shared { broker: Arc::clone(&broker), clock, shutdown: watching };
+    let shared = Arc::new(Shared { broker: Arc::clone(&broker), clock, down: Down::default() });
     let limits = broker.limits();
     let bounds = Bounds {
         connections_max: limits.connections_max,
@@ -40,12 +44,14 @@ pub async fn serve(
     let census = Arc::new(Census::default());
     let (alive, mut ended) = mpsc::channel::<()>(1);
     for listener in listeners {
-        tokio::spawn(listener.accept(bounds, Arc::clone(&census), shared.clone(), alive.clone()));
+        let (shared, down) = (Arc::clone(&shared), watching.clone());
+        tokio::spawn(listener.accept(bounds, Arc::clone(&census), shared, down, alive.clone()));
     }
     drop(alive);
-    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), clock));
+    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), store, clock));
     shutdown.await;
     let _ = down.send(true);
+    shared.down.set();
     // Every listener and connection holds a sender: the channel ends with the last of them.
     let _ = timeout(drain_max, ended.recv()).await;
     housekeeping.abort();
@@ -53,10 +59,10 @@ pub async fn serve(
 }
 
 /// What happens by itself: sessions expire, wills fall due, `$SYS/` is published.
-async fn keep_house(broker: Arc<Broker>, clock: Clock) {
+async fn keep_house(broker: Arc<Broker>, store: Option<Arc<LogStore>>, clock: Clock) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sys = Sys::new(Arc::clone(&broker));
+    let mut sys = Sys::new(Arc::clone(&broker), store);
     let (mut tidied, mut timed) = (Instant::now(), Instant::now());
     loop {
         let tick = ticks.tick().await;

@@ -1,6 +1,6 @@
 //! `$SYS/`: the broker's figures as retained messages, under the names that mosquitto's users look for, and the
 //! counts of what was not delivered under `$SYS/broker/messages/dropped/REASON`, of limits that were run into under
-//! `$SYS/broker/limits/LIMIT`.
+//! `$SYS/broker/limits/LIMIT`, the figures of the durable store under `$SYS/broker/store/`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use weirmq_core::broker::Broker;
 use weirmq_core::counters::{DropReason, Limit};
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::TopicName;
+use weirmq_store::LogStore;
 
 /// How often the figures are published.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -18,6 +19,7 @@ const LOADS: [(&str, f64); 3] = [("1min", 1.0), ("5min", 5.0), ("15min", 15.0)];
 /// Publishes the figures.
 pub(crate) struct Sys {
     broker: Arc<Broker>,
+    store: Option<Arc<LogStore>>,
     started: Option<Instant>,
     last: Option<Instant>,
     loads: [Load; 4],
@@ -44,8 +46,8 @@ impl Load {
 }
 
 impl Sys {
-    pub(crate) fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, started: None, last: None, loads: Default::default() }
+    pub(crate) fn new(broker: Arc<Broker>, store: Option<Arc<LogStore>>) -> Self {
+        Self { broker, store, started: None, last: None, loads: Default::default() }
     }
 
     /// Publishes where it is time to.
@@ -67,7 +69,7 @@ impl Sys {
         };
         publish("version", format!("WeirMQ {}", env!("CARGO_PKG_VERSION")));
         publish("uptime", format!("{} seconds", now.at.since(started).as_secs()));
-        let figures: [(&str, u64); 20] = [
+        let figures: [(&str, u64); 21] = [
             ("clients/connected", connected),
             ("clients/active", connected),
             ("clients/disconnected", sessions.saturating_sub(connected)),
@@ -82,6 +84,7 @@ impl Sys {
             ("connections/bad input", counters.bad_input.get()),
             ("hooks/failures", counters.hook_failures.get()),
             ("rules/records", counters.records.get()),
+            ("store/not kept", counters.not_kept.get()),
             ("plans/count", footprint.plans as u64),
             ("publish/bytes/received", counters.payload_bytes_received.get()),
             ("publish/bytes/sent", counters.payload_bytes_sent.get()),
@@ -91,6 +94,11 @@ impl Sys {
         ];
         for (name, value) in figures {
             publish(name, value.to_string());
+        }
+        if let Some(store) = &self.store {
+            for (name, value) in store.stats().figures() {
+                publish(&format!("store/{name}"), value.to_string());
+            }
         }
         for reason in DropReason::ALL {
             publish(&format!("messages/dropped/{reason}"), counters.dropped.get(reason).to_string());

@@ -12,5 +12,6 @@ mod faults;
 mod lifecycle;
 mod quickstart;
 mod runtime;
+mod store;
 mod support;
 mod wire;

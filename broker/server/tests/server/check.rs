@@ -70,3 +70,19 @@ fn plugins_that_let_nobody_in_are_an_error() {
     let (good, said) = checked(&folder);
     assert!(!good && said.contains("refusing to listen at 0.0.0.0:1883"), "{said}");
 }
+
+#[test]
+fn a_store_is_read_and_what_is_wrong_with_it_is_said() {
+    let folder = Folder::new("auth.allow_anonymous = true");
+    let store = folder.path("weirmq-data/store");
+    weirmq_store::LogStore::open(&store, weirmq_store::Config::default()).unwrap().close().unwrap();
+    let (good, said) = checked(&folder);
+    assert!(good && said.contains(&format!("ok: store {}", store.display())), "{said}");
+    let mark = store.join("durable.mark");
+    std::fs::rename(&mark, folder.path("elsewhere")).unwrap();
+    let (good, said) = checked(&folder);
+    assert!(
+        !good && said.contains(&format!("{} is missing; restore it from a backup", mark.display())),
+        "{said}"
+    );
+}

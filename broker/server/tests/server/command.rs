@@ -19,13 +19,13 @@ struct Process {
 }
 
 impl Process {
-    /// Starts and waits until it says where its data is: the last thing that it always says.
+    /// Starts and waits until it says what it keeps: the last thing that it always says.
     fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut said = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            let last = line.contains("data in");
+            let last = line.trim_start().starts_with("keeps ");
             said.push(line);
             if last {
                 break;

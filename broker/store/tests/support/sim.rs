@@ -26,6 +26,7 @@ struct Sim {
     trace: Vec<Call>,
     calls: usize,
     fail: Option<Fail>,
+    fail_too: Option<Fail>,
     space_bytes: Option<usize>,
 }
 
@@ -79,6 +80,11 @@ impl SimDisk {
         self.sim.lock().fail = fail;
     }
 
+    /// Which calls fail besides.
+    pub fn fail_too(&self, fail: Option<Fail>) {
+        self.sim.lock().fail_too = fail;
+    }
+
     /// The disk has room for so many bytes altogether.
     pub fn space(&self, bytes: Option<usize>) {
         self.sim.lock().space_bytes = bytes;
@@ -124,9 +130,11 @@ impl SimDisk {
     fn call(&self) -> io::Result<()> {
         let mut sim = self.sim.lock();
         sim.calls += 1;
-        match sim.fail {
-            Some(fail) if (fail.from..fail.until).contains(&sim.calls) => Err(fail.kind.into()),
-            _ => Ok(()),
+        let calls = sim.calls;
+        let mut fails = [sim.fail, sim.fail_too].into_iter().flatten();
+        match fails.find(|fail| (fail.from..fail.until).contains(&calls)) {
+            Some(fail) => Err(fail.kind.into()),
+            None => Ok(()),
         }
     }
 }

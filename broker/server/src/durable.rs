@@ -1,0 +1,217 @@
+//! The durable store behind a broker: opened before it, what it holds brought back before the first client.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use weirmq_core::broker::{Broker, KeptMessage, KeptSession};
+use weirmq_core::durable::Journal;
+use weirmq_core::durable::event::{Number, StoredMessage};
+use weirmq_core::message::Message;
+use weirmq_core::time::Now;
+use weirmq_sinks::SinkSet;
+use weirmq_store::{LogStore, OpenError, Recovery, Store, StoreError};
+
+use crate::config::{Durability, StoreTable};
+
+/// The store's folder in the data folder.
+const FOLDER: &str = "store";
+
+/// Where the store of the broker with this data folder is.
+#[must_use]
+pub fn folder_in(data_folder: &Path) -> PathBuf {
+    data_folder.join(FOLDER)
+}
+
+/// Why there is no store to start with.
+#[derive(Debug, thiserror::Error)]
+pub enum DurableError {
+    /// It cannot be opened.
+    #[error("the store cannot be opened: {0}")]
+    Open(#[from] OpenError),
+    /// What is in it cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Read(#[from] StoreError),
+}
+
+/// The store of a running broker.
+pub struct Durable {
+    store: Arc<LogStore>,
+}
+
+/// What was brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Restored {
+    /// Sessions.
+    pub sessions: usize,
+    /// Messages that wait or are under way, once per receiver.
+    pub queued: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Records that wait for sinks.
+    pub records: usize,
+    /// Messages that stay where they are because a persistence hook is not there.
+    pub sealed: usize,
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sessions, queued, retained, records, sealed } = *self;
+        let counted = [
+            (sessions, "session", "sessions"),
+            (queued, "message that waits", "messages that wait"),
+            (retained, "retained message", "retained messages"),
+            (records, "record for a sink", "records for sinks"),
+            (
+                sealed,
+                "message that its persistence hook cannot read",
+                "messages that their persistence hooks cannot read",
+            ),
+        ];
+        let mut comma = "";
+        for (count, one, many) in counted.into_iter().filter(|(count, ..)| *count > 0) {
+            write!(out, "{comma}{count} {}", if count == 1 { one } else { many })?;
+            comma = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl Durable {
+    /// Opens the store in `data_folder`; `None` where nothing is to be kept.
+    ///
+    /// # Errors
+    /// [`DurableError::Open`].
+    pub fn open(data_folder: &Path, table: &StoreTable) -> Result<Option<Self>, DurableError> {
+        let durability = match table.durability {
+            Durability::Memory => return Ok(None),
+            Durability::Fsync => weirmq_store::Durability::Fsync,
+            Durability::Interval => {
+                weirmq_store::Durability::Interval(Duration::from_millis(table.interval_ms))
+            }
+            Durability::Os => weirmq_store::Durability::Os,
+        };
+        let config = weirmq_store::Config {
+            durability,
+            segment_bytes: table.segment_bytes,
+            backlog_bytes_max: table.backlog_bytes_max,
+            compact_slack_bytes: table.compact_slack_bytes,
+            ..weirmq_store::Config::default()
+        };
+        let store = LogStore::open(&folder_in(data_folder), config)?;
+        tell(store.recovery());
+        Ok(Some(Self { store: Arc::new(store) }))
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<LogStore> {
+        &self.store
+    }
+
+    /// What the broker records in.
+    #[must_use]
+    pub fn journal(&self) -> Arc<dyn Journal> {
+        Arc::clone(&self.store) as Arc<dyn Journal>
+    }
+
+    /// Writes and syncs everything. Nothing is recorded any more when this is called.
+    pub fn end(&self) {
+        if let Err(error) = self.store.sync().wait() {
+            tracing::error!("the store could not write everything: {error}");
+        }
+    }
+}
+
+/// Says what opening the store has found.
+fn tell(recovery: &Recovery) {
+    if let Some(cut) = &recovery.cut {
+        tracing::warn!(
+            file = %cut.path.display(),
+            "the end of the log was written by a process that did not live to sync it, and was acknowledged to nobody; \
+             it is cut off"
+        );
+    }
+    tracing::info!(
+        segments = recovery.segments,
+        bytes = recovery.bytes,
+        records = recovery.records,
+        took_ms = u64::try_from(recovery.took.as_millis()).unwrap_or(u64::MAX),
+        "the store is open"
+    );
+}
+
+/// Brings everything in `store` back. To be called before there are clients, and with the hooks in place.
+///
+/// # Errors
+/// What cannot be read: then nobody must be let in.
+pub fn restore(
+    store: &dyn Store,
+    broker: &Broker,
+    sinks: &SinkSet,
+    now: Now,
+) -> Result<Restored, DurableError> {
+    let mut restored = Restored::default();
+    let mut messages = Messages { broker, now, seen: HashMap::new() };
+    for client in store.clients() {
+        let Some(facts) = store.session(&client) else { continue };
+        let Some(header) = facts.header else { continue };
+        let mut kept = Vec::new();
+        for queued in store.queue(&client, 0, usize::MAX) {
+            let Some((stored, identifiers)) = store.message(&client, queued.number)? else { continue };
+            let Some(message) = messages.take(queued.number, stored) else {
+                restored.sealed += 1;
+                continue;
+            };
+            let (qos, retain) = (queued.delivery.qos, queued.delivery.retain);
+            kept.push(KeptMessage {
+                number: queued.number,
+                message,
+                qos,
+                retain,
+                identifiers,
+                stage: queued.stage,
+            });
+        }
+        restored.sessions += 1;
+        restored.queued += kept.len();
+        let subscriptions = facts.subscriptions.into_iter().collect();
+        let session = KeptSession { client, header, subscriptions, taken: facts.taken, messages: kept };
+        broker.restore_session(session, now);
+    }
+    for topic in store.retained_topics() {
+        let Some(stored) = store.retained(&topic)? else { continue };
+        match broker.unseal(stored, now) {
+            Some(message) => {
+                broker.restore_retained(&message, now);
+                restored.retained += 1;
+            }
+            None => restored.sealed += 1,
+        }
+    }
+    for sink in store.sinks() {
+        let records = store.sink_records(&sink, 0, usize::MAX)?;
+        restored.records += records.len();
+        let kept = records
+            .into_iter()
+            .filter_map(|(number, record)| broker.restore_record(&sink, number).map(|kept| (record, kept)));
+        sinks.restore(&sink, kept.collect());
+    }
+    Ok(restored)
+}
+
+/// The messages that were read so far: one that many sessions wait for is in memory once.
+struct Messages<'a> {
+    broker: &'a Broker,
+    now: Now,
+    seen: HashMap<Number, Option<Arc<Message>>>,
+}
+
+impl Messages<'_> {
+    fn take(&mut self, number: Number, stored: StoredMessage) -> Option<Arc<Message>> {
+        let (broker, now) = (self.broker, self.now);
+        self.seen.entry(number).or_insert_with(|| broker.unseal(stored, now)).clone()
+    }
+}
