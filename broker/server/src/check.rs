@@ -71,7 +71,7 @@ impl Findings<'_> {
             return Ok(());
         }
         // Without the cache: checking makes no files.
-        let host = match Host::new(HostConfig { cache_folder: None, ..config.plugin_host.clone() }) {
+        let host = match Host::new(HostConfig { cache_folder: None, native_folder: None, ..config.plugin_host.clone() }) {
             Ok(host) => host,
             Err(error) => return self.error(&error.to_string()),
         };

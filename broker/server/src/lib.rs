@@ -9,6 +9,7 @@
 //! - [`assemble`]: from a configuration to hooks, rules and sinks, and their chains
 //! - [`builtin`]: hooks that need no plugin
 //! - [`net`]: listeners, connection tasks, the clock
+//! - `plugin`: `weirmq plugin check`
 //! - [`reload`]: what changes while the broker runs, and the watching of files
 //! - [`admin`]: the admin socket, both ends
 //! - [`banner`]: what the broker says when it starts
@@ -36,6 +37,7 @@ pub mod logging;
 pub mod net;
 mod outside;
 mod plugin_keys;
+pub(crate) mod plugin;
 pub mod reload;
 pub mod run;
 pub mod signals;
