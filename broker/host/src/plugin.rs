@@ -22,8 +22,8 @@ use crate::bindings::exports::weirmq::plugin as hooks;
 use crate::config::PluginConfig;
 use crate::convert;
 use crate::error::LoadError;
-use crate::host::Shared;
 use crate::grant::{self, Manifest};
+use crate::host::Shared;
 use crate::instance::{Call, Instance, Place};
 use crate::load::Generation;
 use crate::quarantine::{Door, Quarantine};
@@ -369,7 +369,9 @@ impl Served {
             })
         };
         let in_exchange = request.exchange.is_some();
-        self.call(HookPoint::Authenticate, Place::Aside, 1, ask, |answer| convert::authentication(answer, in_exchange))
+        self.call(HookPoint::Authenticate, Place::Aside, 1, ask, |answer| {
+            convert::authentication(answer, in_exchange)
+        })
     }
 
     fn authorize(&self, request: &AuthorizeRequest, place: Place) -> Result<Decision, Failure> {
@@ -568,9 +570,7 @@ impl Served {
                 topic,
                 reason: reason.name(),
             }),
-            Event::MessageDelivered { client_id, topic } => {
-                Told::MessageDelivered(Way { client_id, topic })
-            }
+            Event::MessageDelivered { client_id, topic } => Told::MessageDelivered(Way { client_id, topic }),
             Event::MessageAcked { client_id, topic } => Told::MessageAcked(Way { client_id, topic }),
             // What this version of the interface has no word for.
             _ => return Ok(()),

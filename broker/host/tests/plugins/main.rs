@@ -8,8 +8,8 @@
     reason = "a test that meets what it does not expect should stop there"
 )]
 
-mod bad_files;
 mod asking;
+mod bad_files;
 mod budgets;
 mod hooks;
 mod jwt;
