@@ -27,6 +27,14 @@ pub(crate) fn run(root: &Path, target: &Path, arguments: &[String]) -> Result<()
         )?;
     }
     let release = target.join("release");
+    // Built by `cargo xtask guests`; without it the row about hooks is left out.
+    let plugin = target.join("guests").join("hostile.wasm");
+    let plugin = if plugin.is_file() {
+        vec!["--plugin".into(), plugin.into_os_string()]
+    } else {
+        process::say("no row about hooks: `cargo xtask guests` builds the plugin for it");
+        Vec::new()
+    };
     process::check(
         Command::new(release.join("weirmq-compare"))
             .arg("--weirmq")
@@ -35,6 +43,7 @@ pub(crate) fn run(root: &Path, target: &Path, arguments: &[String]) -> Result<()
             .arg(mosquitto)
             .arg("--rumqttd")
             .arg(rumqttd)
+            .args(plugin)
             .arg("--out")
             .arg(&folder)
             .args(arguments),

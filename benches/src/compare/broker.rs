@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Weirmq,
+    /// With plugins and rules that want other topics.
+    Hooked,
     Mosquitto,
     Rumqttd,
 }
@@ -32,6 +34,7 @@ impl Kind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Weirmq => "WeirMQ",
+            Self::Hooked => "WeirMQ with hooks",
             Self::Mosquitto => "mosquitto",
             Self::Rumqttd => "rumqttd",
         }
@@ -43,6 +46,8 @@ impl Kind {
 pub(super) struct Broker {
     pub(super) kind: Kind,
     pub(super) program: PathBuf,
+    /// A plugin for it to load.
+    pub(super) plugin: Option<PathBuf>,
 }
 
 /// A broker that runs, alone. It ends when this is dropped.
@@ -65,6 +70,9 @@ impl Broker {
         // rumqttd goes by the ending.
         let config = folder.path().join("broker.toml");
         fs::write(&config, self.config(folder.path(), v311, v5)).map_err(failed("configuration"))?;
+        if self.kind == Kind::Hooked {
+            write_rules(&folder.path().join("rules")).map_err(failed("rules"))?;
+        }
         let log = folder.path().join("log");
         let out = File::create(&log).map_err(failed("log"))?;
         let child = self
@@ -85,7 +93,7 @@ impl Broker {
     fn command(&self, config: &Path) -> Command {
         let mut command = Command::new(&self.program);
         match self.kind {
-            Kind::Weirmq => command.args(["run", "--config"]),
+            Kind::Weirmq | Kind::Hooked => command.args(["run", "--config"]),
             Kind::Mosquitto => command.arg("-c"),
             Kind::Rumqttd => command.args(["--quiet", "--config"]),
         }
@@ -96,6 +104,7 @@ impl Broker {
     fn config(&self, folder: &Path, v311: SocketAddr, v5: SocketAddr) -> String {
         match self.kind {
             Kind::Weirmq => weirmq_config(folder, v311),
+            Kind::Hooked => weirmq_config(folder, v311) + &hooks_config(folder, self.plugin.as_deref()),
             Kind::Mosquitto => mosquitto_config(v311),
             Kind::Rumqttd => rumqttd_config(v311, v5),
         }
@@ -110,6 +119,34 @@ fn weirmq_config(folder: &Path, address: SocketAddr) -> String {
         "data_folder = {data:?}\n[[listener]]\naddress = \"{address}\"\n[auth]\nallow_anonymous = true\n\
          [store]\ndurability = \"memory\"\n[limits]\nconnect_rate_max = 1000000\n[log]\nlevel = \"warn\"\n"
     )
+}
+
+/// How many plugins and rules want other topics.
+const PLUGINS: usize = 20;
+const RULES: usize = 1_000;
+
+/// The plugin is the fixture of the plugin host's tests, which wants messages of the topics that it is told.
+fn hooks_config(folder: &Path, plugin: Option<&Path>) -> String {
+    let mut text = format!("[rules]\nfolder = {:?}\n", folder.join("rules"));
+    for (number, file) in std::iter::repeat_n(plugin, PLUGINS).flatten().enumerate() {
+        text.push_str(&format!(
+            "[[plugin]]\nname = \"plugin-{number}\"\nfile = {file:?}\nrequired = true\n\
+             [plugin.config]\ntopics = [\"elsewhere/{number}/#\"]\n"
+        ));
+    }
+    text
+}
+
+fn write_rules(folder: &Path) -> std::io::Result<()> {
+    fs::create_dir(folder)?;
+    let rule =
+        |number: usize| format!("on(\"elsewhere/{number}/+\", |msg| publish(\"found\", msg.payload));\n");
+    let numbers: Vec<usize> = (0..RULES).collect();
+    for (file, numbers) in numbers.chunks(100).enumerate() {
+        let rules: String = numbers.iter().copied().map(rule).collect();
+        fs::write(folder.join(format!("rules-{file}.rhai")), rules)?;
+    }
+    Ok(())
 }
 
 /// No limit to what waits or is under way: by default it drops what 20 messages under way and 1,000 waiting leave
@@ -202,7 +239,10 @@ mod tests {
     fn a_broker_that_does_not_start_is_named_with_its_last_words() {
         let folder = tempfile::tempdir().unwrap();
         let program = PathBuf::from("/bin/false");
-        let why = Broker { kind: Kind::Mosquitto, program }.start(folder.path()).unwrap_err().to_string();
+        let why = Broker { kind: Kind::Mosquitto, program, plugin: None }
+            .start(folder.path())
+            .unwrap_err()
+            .to_string();
         assert!(why.starts_with("mosquitto does not listen at 127.0.0.1:"), "{why}");
     }
 }

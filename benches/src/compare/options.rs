@@ -19,6 +19,9 @@ pub struct Options {
     /// rumqttd's program
     #[arg(long, value_name = "FILE")]
     pub rumqttd: Option<PathBuf>,
+    /// A component for WeirMQ to load twenty times: the fixture `hostile.wasm`, for the row about hooks
+    #[arg(long, value_name = "FILE")]
+    pub plugin: Option<PathBuf>,
     /// The load generator
     #[arg(long, value_name = "FILE")]
     pub load: Option<PathBuf>,
@@ -42,10 +45,16 @@ pub struct Options {
 impl Options {
     /// The brokers whose programs are named.
     pub(super) fn brokers(&self) -> Vec<Broker> {
-        [(Kind::Weirmq, &self.weirmq), (Kind::Mosquitto, &self.mosquitto), (Kind::Rumqttd, &self.rumqttd)]
-            .into_iter()
-            .filter_map(|(kind, program)| Some(Broker { kind, program: program.clone()? }))
-            .collect()
+        let hooked = self.plugin.as_ref().and(self.weirmq.clone());
+        [
+            (Kind::Weirmq, self.weirmq.clone()),
+            (Kind::Hooked, hooked),
+            (Kind::Mosquitto, self.mosquitto.clone()),
+            (Kind::Rumqttd, self.rumqttd.clone()),
+        ]
+        .into_iter()
+        .filter_map(|(kind, program)| Some(Broker { kind, program: program?, plugin: self.plugin.clone() }))
+        .collect()
     }
 
     /// The load generator: beside this program unless named.

@@ -43,6 +43,7 @@ pub(super) fn run(options: &Options, rows: &[&'static Row]) -> Result<Vec<Run>, 
     }
     let mut runs = Vec::new();
     for row in rows {
+        let brokers: Vec<&Broker> = brokers.iter().filter(|broker| row.compares(broker.kind)).collect();
         for round in 0..options.rounds {
             for place in 0..brokers.len() {
                 let turn = (place + usize::try_from(round).unwrap_or(0)) % brokers.len();

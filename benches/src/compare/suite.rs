@@ -1,5 +1,6 @@
 //! The rows of the table.
 
+use super::broker::Kind;
 use crate::load::LoadError;
 
 /// One load, and what is said about it.
@@ -11,9 +12,11 @@ pub(super) struct Row {
     pub(super) title: &'static str,
     /// For `weirmq-load`.
     pub(super) arguments: &'static str,
+    /// WeirMQ with hooks that want nothing, instead of other brokers, is compared with WeirMQ.
+    pub(super) is_about_hooks: bool,
 }
 
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 20] = [
     row("pairs-qos0", "4 pairs, QoS 0", "pairs --clients 4"),
     row("pairs-qos1", "4 pairs, QoS 1", "pairs --clients 4 --qos 1"),
     row("pairs-qos2", "4 pairs, QoS 2", "pairs --clients 4 --qos 2"),
@@ -26,7 +29,20 @@ const ROWS: [Row; 18] = [
     row("fan-in", "fan-in 100 to 1, QoS 0", "fan-in --clients 100"),
     row("shared", "4 to a shared group of 4, QoS 0", "shared --clients 4"),
     row("shared-qos1", "4 to a shared group of 4, QoS 1", "shared --clients 4 --qos 1"),
+    Row {
+        is_about_hooks: true,
+        ..row(
+            "hooks",
+            "4 pairs, QoS 0, 20 plugins and 1,000 rules that want other topics",
+            "pairs --clients 4",
+        )
+    },
     row("latency", "10 pairs, QoS 1, at 5,000/s", "pairs --clients 10 --qos 1 --rate 5000"),
+    row(
+        "deaf",
+        "10 pairs, 1 KiB, at 5,000/s, and one who hears all of it and reads nothing",
+        "deaf --clients 10 --payload 1024 --rate 5000",
+    ),
     row(
         "offline",
         "offline queues drained, 20 × 10,000, QoS 1",
@@ -43,7 +59,18 @@ const ROWS: [Row; 18] = [
 ];
 
 const fn row(name: &'static str, title: &'static str, arguments: &'static str) -> Row {
-    Row { name, title, arguments }
+    Row { name, title, arguments, is_about_hooks: false }
+}
+
+impl Row {
+    /// Whether a broker has a line in it.
+    pub(super) fn compares(&self, broker: Kind) -> bool {
+        match broker {
+            Kind::Weirmq => true,
+            Kind::Hooked => self.is_about_hooks,
+            Kind::Mosquitto | Kind::Rumqttd => !self.is_about_hooks,
+        }
+    }
 }
 
 /// The rows that are, or begin with, one of `names`; all of them for none.

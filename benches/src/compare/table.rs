@@ -36,7 +36,7 @@ pub(super) fn markdown(rows: &[&'static Row], brokers: &[Broker], runs: &[Run]) 
             Some(Summary::Medians(report)) => Some(report),
             _ => None,
         };
-        for broker in brokers {
+        for broker in brokers.iter().filter(|broker| row.compares(broker.kind)) {
             let name = broker.kind.name();
             let cells = match summary(runs, row.name, name) {
                 Some(Summary::Medians(report)) => {
@@ -127,7 +127,7 @@ mod tests {
             run("mosquitto", report(1_000.0, 3.0)),
             run("rumqttd", Outcome::Failed("2 lost".to_owned())),
         ];
-        let broker = |kind| Broker { kind, program: PathBuf::new() };
+        let broker = |kind| Broker { kind, program: PathBuf::new(), plugin: None };
         let brokers = [Kind::Weirmq, Kind::Mosquitto, Kind::Rumqttd].map(broker);
         let text = markdown(&rows, &brokers, &runs);
         assert!(text.contains("| mosquitto | 1,000 | 3.00 |  |  |  |  | 0.50 | 2.00× | 3.00× |"), "{text}");

@@ -52,6 +52,14 @@ pub(super) fn many_subscriptions(options: &Options) -> Result<Report, LoadError>
     report
 }
 
+pub(super) fn deaf(options: &Options) -> Result<Report, LoadError> {
+    let mut deaf = Client::connect(&options.hello("deaf"))?;
+    deaf.subscribe(&["load/#".to_owned()], options.qos())?;
+    let report = perform(options, &mut pairs_cast(options.clients));
+    drop(deaf);
+    report
+}
+
 fn pairs_cast(pairs: u32) -> Cast {
     let subscribers = (0..pairs).map(|number| (topic(number), number, 1)).collect();
     Cast { publishers: pairs, subscribers, fan: 1, audience: Audience::Each }

@@ -1,7 +1,7 @@
 //! A file per kind of work.
 //!
 //! - `options`: what can be asked for
-//! - `flows`: pairs, fan-in, fan-out, a shared group, many subscriptions: one event loop, other topics
+//! - `flows`: pairs, fan-in, fan-out, a shared group, many subscriptions, a deaf subscriber: one event loop, other topics
 //! - `offline`: messages wait for clients that are away, and are sent when they come back
 //! - `retained`: retained messages are read back
 //! - `idle`: connections that do nothing
@@ -30,6 +30,7 @@ pub fn run(options: &Options) -> Result<Report, LoadError> {
         Kind::FanOut => flows::fan_out(options),
         Kind::Shared => flows::shared(options),
         Kind::ManySubscriptions => flows::many_subscriptions(options),
+        Kind::Deaf => flows::deaf(options),
         Kind::Offline => offline::run(options),
         Kind::Retained => retained::run(options),
         Kind::Idle => idle::run(options),

@@ -23,6 +23,8 @@ pub enum Kind {
     Shared,
     /// N pairs, while 100,000 other subscriptions are there
     ManySubscriptions,
+    /// N pairs, while one more subscriber to all of it reads nothing
+    Deaf,
     /// N clients are away while messages are published for them, and come back
     Offline,
     /// Retained messages, read back by one client after the other

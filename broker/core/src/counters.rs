@@ -1,6 +1,7 @@
 //! What is counted: what came, what went, and every message that was not delivered, by reason.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Why a message did not reach a subscriber that matched, or was not taken at all.
@@ -150,6 +151,22 @@ impl Drops {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().map(Counter::get).sum()
+    }
+}
+
+/// The dropped messages of one session: most have none, and then it takes no memory.
+#[derive(Debug, Default)]
+pub(crate) struct SessionDrops(OnceLock<Box<Drops>>);
+
+impl SessionDrops {
+    /// Counts so many.
+    pub(crate) fn count_many(&self, reason: DropReason, messages: u64) {
+        self.0.get_or_init(Box::default).count_many(reason, messages);
+    }
+
+    /// How many so far.
+    pub(crate) fn get(&self, reason: DropReason) -> u64 {
+        self.0.get().map_or(0, |drops| drops.get(reason))
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -37,7 +38,7 @@ pub struct Outbox {
     /// Bytes not written yet; kept beside the lock for those who only ask.
     bytes: AtomicUsize,
     closed: AtomicBool,
-    transport: Box<dyn Transport>,
+    transport: Arc<dyn Transport>,
 }
 
 #[derive(Default)]
@@ -101,7 +102,7 @@ pub struct OutboxState {
 
 impl Outbox {
     /// An empty outbox in front of `transport`.
-    pub fn new(transport: Box<dyn Transport>) -> Self {
+    pub fn new(transport: Arc<dyn Transport>) -> Self {
         Self {
             waiting: Mutex::default(),
             bytes: AtomicUsize::new(0),
@@ -325,7 +326,8 @@ impl Writing {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
             let mut skip = self.written;
-            let all = self.segments.iter().map(Segment::bytes).chain([&*self.last]);
+            let last = (!self.last.is_empty()).then_some(&*self.last);
+            let all = self.segments.iter().map(Segment::bytes).chain(last);
             for (slice, bytes) in slices.iter_mut().zip(all) {
                 *slice = IoSlice::new(bytes.get(skip..).unwrap_or_default());
                 skip = 0;
@@ -367,8 +369,6 @@ impl fmt::Debug for Outbox {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     /// Takes so many bytes per call, and blocks after so many calls.
@@ -380,7 +380,7 @@ mod tests {
         woken: AtomicUsize,
     }
 
-    impl Transport for Arc<Pipe> {
+    impl Transport for Pipe {
         fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             let left = self.writes_left.load(Ordering::Relaxed);
             if left == 0 {
@@ -406,7 +406,7 @@ mod tests {
             writes in 1_usize..5,
         ) {
             let pipe = Arc::new(Pipe { bytes_per_write, ..Pipe::default() });
-            let outbox = Outbox::new(Box::new(Arc::clone(&pipe)));
+            let outbox = Outbox::new(Arc::clone(&pipe) as Arc<dyn Transport>);
             let mut expected = Vec::new();
             for (number, length) in frames.into_iter().enumerate() {
                 let payload = Bytes::from(vec![number as u8; length]);
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn a_blocked_outbox_wakes_its_own_task_and_nobody_writes_until_it_resumes() {
         let pipe = Arc::new(Pipe { bytes_per_write: 1_000, ..Pipe::default() });
-        let outbox = Outbox::new(Box::new(Arc::clone(&pipe)));
+        let outbox = Outbox::new(Arc::clone(&pipe) as Arc<dyn Transport>);
         assert!(outbox.push(|out| out.push(1)), "the first to push must flush");
         assert!(!outbox.push(|out| out.push(2)), "the second need not");
         outbox.flush();
@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn a_closed_outbox_writes_what_waits_and_takes_no_more() {
         let pipe = Arc::new(Pipe { bytes_per_write: 1_000, writes_left: 9.into(), ..Pipe::default() });
-        let outbox = Outbox::new(Box::new(Arc::clone(&pipe)));
+        let outbox = Outbox::new(Arc::clone(&pipe) as Arc<dyn Transport>);
         outbox.push(|out| out.push(1));
         outbox.close();
         outbox.push(|out| out.push(2));

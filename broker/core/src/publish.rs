@@ -21,6 +21,7 @@ use crate::keeping::Keeping;
 use crate::message::{HOPS_MAX, Message, Publisher, QoS};
 use crate::outbound::Parcel;
 use crate::plan::{Grant, Plan};
+use crate::record::Record;
 use crate::session::Session;
 use crate::time::Now;
 use crate::topic::TopicName;
@@ -65,9 +66,37 @@ pub(crate) async fn publish(
     now: Now,
     mut batch: Batch,
 ) -> (Outcome, Batch) {
-    let mut items = Items::new(&broker, Item { message, plan, origin, link: 0, answers: true });
+    let mut items = Items::new(&broker);
+    items.queue.push_back(Item { message, plan, origin, link: 0, answers: true });
+    let outcome = work_off(&broker, items, true, now, &mut batch).await;
+    (outcome, batch)
+}
+
+/// Brings what rules publish because of `message` to everybody whom it concerns.
+pub(crate) async fn publish_more(
+    broker: Arc<Broker>,
+    message: Arc<Message>,
+    drafts: Vec<(Arc<str>, Draft)>,
+    now: Now,
+    mut batch: Batch,
+) -> Batch {
+    let mut items = Items::new(&broker);
+    follow(&broker, &message, drafts, now, &mut items);
+    // What becomes of them is counted and logged.
+    let _ = work_off(&broker, items, false, now, &mut batch).await;
+    batch
+}
+
+/// Brings `items` to everybody whom they concern, and what follows from them.
+async fn work_off(
+    broker: &Arc<Broker>,
+    mut items: Items,
+    mut is_first: bool,
+    now: Now,
+    batch: &mut Batch,
+) -> Outcome {
     let mut outcome: Outcome = Ok(0);
-    let (mut taken, mut is_first) = (false, true);
+    let mut taken = false;
     while let Some(item) = items.queue.pop_front() {
         let answers = item.answers;
         if !std::mem::replace(&mut is_first, false) && !item.plan.is_plain() {
@@ -75,7 +104,7 @@ pub(crate) async fn publish(
             batch.flush_outboxes();
             give_way().await;
         }
-        let one = one(&broker, item, now, &mut batch, &mut items).await;
+        let one = one(broker, item, now, batch, &mut items).await;
         match one {
             Some(Ok(matched)) if answers => {
                 outcome = Ok(matched + outcome.unwrap_or(0));
@@ -85,7 +114,7 @@ pub(crate) async fn publish(
             _ => {}
         }
     }
-    (outcome, batch)
+    outcome
 }
 
 /// The messages that are still to be brought somewhere, and what may still be made of the one that they come from.
@@ -99,10 +128,10 @@ struct Items {
 }
 
 impl Items {
-    fn new(broker: &Broker, first: Item) -> Self {
+    fn new(broker: &Broker) -> Self {
         let limits = broker.limits();
         Self {
-            queue: VecDeque::from([first]),
+            queue: VecDeque::new(),
             messages_left: limits.derived_messages_max,
             bytes_left: limits.derived_bytes_max,
             told: false,
@@ -209,8 +238,9 @@ async fn one(
     }
     match route(broker, &item.message, &item.plan, now, batch) {
         Ok((matched, actions)) => {
-            if let Some(actions) = actions {
-                follow(broker, &item.message, actions, now, batch, items);
+            if let Some(Actions { publish, records }) = actions {
+                submit(broker, records, batch);
+                follow(broker, &item.message, publish, now, items);
             }
             Some(Ok(matched))
         }
@@ -366,16 +396,9 @@ fn draft_fault(broker: &Broker, draft: &Draft) -> Option<String> {
     Some(format!("its response topic is not a topic name: {error}"))
 }
 
-/// Takes up what rules want done about `message`.
-fn follow(
-    broker: &Arc<Broker>,
-    message: &Message,
-    actions: Actions,
-    now: Now,
-    batch: &mut Batch,
-    items: &mut Items,
-) {
-    for record in actions.records {
+/// Hands the records of rules to the sinks.
+pub(crate) fn submit(broker: &Broker, records: Vec<Record>, batch: &mut Batch) {
+    for record in records {
         broker.counters().records.add_one();
         // A refusal is counted and logged by the sinks.
         let _ = if broker.keeper().is_some() {
@@ -386,7 +409,17 @@ fn follow(
             broker.sinks.submit(record)
         };
     }
-    for (rule, draft) in actions.publish {
+}
+
+/// Takes up what rules publish because of `message`.
+fn follow(
+    broker: &Arc<Broker>,
+    message: &Message,
+    drafts: Vec<(Arc<str>, Draft)>,
+    now: Now,
+    items: &mut Items,
+) {
+    for (rule, draft) in drafts {
         if message.hops >= HOPS_MAX {
             items.drop_as_loop(broker, &draft.topic, &rule, "rules go round in a loop");
             continue;

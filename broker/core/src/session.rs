@@ -13,7 +13,7 @@ use weirmq_wire::{Ack, Packet, PacketId, PacketType, PublishHead, ReasonCode, Ve
 use crate::answer::{self, Terms};
 use crate::batch::Batch;
 use crate::broker::encode;
-use crate::counters::{DropReason, Drops};
+use crate::counters::{DropReason, SessionDrops};
 use crate::durable::event::SessionHeader;
 pub(crate) use crate::durable::event::StoredWill as Will;
 use crate::hook::Identity;
@@ -31,7 +31,7 @@ pub struct Session {
     /// The client identifier.
     pub(crate) client_id: Arc<str>,
     /// What was not delivered to it.
-    pub(crate) drops: Drops,
+    pub(crate) drops: SessionDrops,
     state: Mutex<State>,
     /// [`State::ended`], for those who do not lock.
     over: AtomicBool,
@@ -269,7 +269,7 @@ impl Session {
         Self {
             number,
             client_id,
-            drops: Drops::default(),
+            drops: SessionDrops::default(),
             state: Mutex::new(state),
             over: AtomicBool::new(false),
             holds: AtomicBool::new(false),

@@ -51,7 +51,7 @@ struct Deaf {
 impl Deaf {
     fn connected(world: &World, version: Version, keep_alive_s: u16) -> Self {
         let socket = Arc::new(Socket::default());
-        let outbox = Arc::new(Outbox::new(Box::new(End(Arc::clone(&socket)))));
+        let outbox = Arc::new(Outbox::new(Arc::new(End(Arc::clone(&socket)))));
         let peer = Peer { address: None, listener: Arc::from("test") };
         let connection = Connection::new(Arc::clone(&world.broker), Arc::clone(&outbox), peer, world.now());
         let mut connect = Connect::new(version, text("deaf"));

@@ -9,7 +9,7 @@
 //! - this file: what comes in, what is waited for, how it ends
 //! - `connect`: CONNECT, the login, AUTH
 //! - `publish`: PUBLISH and the acknowledgements of both directions
-//! - `relay`: the short ways of a PUBLISH to the same topic as the one before it
+//! - `relay`: the short ways of a PUBLISH to a topic that was published to before
 //! - `topics`: what is remembered of the topics that were published to
 //! - `subscribe`: SUBSCRIBE and UNSUBSCRIBE
 //! - `owed`: answers that wait until what they promise is kept
@@ -162,7 +162,7 @@ impl Connection {
             if self.relay(bytes, buffer_bytes, now) {
                 continue;
             }
-            let next = match self.same_topic(bytes) {
+            let next = match self.known_topic(bytes) {
                 Some(packet) => Ok(Some(packet)),
                 None => self.decoder.decode(bytes),
             };

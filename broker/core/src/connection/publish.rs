@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::DropReason;
 use crate::durable::event::{Event, Sender};
-use crate::hook::{Action, Denial, Identity};
+use crate::hook::{Action, Actions, Denial, Identity};
 use crate::message::{Message, Publisher, QoS};
 use crate::outbound::{AfterPubRec, Outbound};
 use crate::outbox::COPIED_BYTES_MAX;
@@ -122,10 +122,8 @@ impl Connection {
             return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
         }
         let message = Arc::new(open.message(&self.broker, &plan, publish, now));
-        if verdict.is_some() && plan.is_plain() {
-            let routed = publish::route(&self.broker, &message, &plan, now, &mut self.batch);
-            let outcome = routed.map(|(matched, _)| matched);
-            return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
+        if verdict.is_some() && plan.transforms.is_empty() {
+            return self.publish_at_once(message, &plan, packet_id, now);
         }
         let broker = Arc::clone(&self.broker);
         let identity = Arc::clone(&open.identity);
@@ -149,6 +147,36 @@ impl Connection {
             let origin = Origin::Client { identity, authorized: true };
             let (outcome, batch) = publish::publish(broker, origin, message, plan, now, batch).await;
             Resolved::Published(Published { qos, packet_id, outcome, batch: Some(batch), learnt })
+        };
+        self.ask(Box::pin(question), now);
+    }
+
+    /// Publishes a message that nobody is asked about; what rules publish because of it may take longer.
+    fn publish_at_once(&mut self, message: Arc<Message>, plan: &Plan, packet_id: Option<PacketId>, now: Now) {
+        let qos = message.qos;
+        if plan.is_plain() {
+            let routed = publish::route(&self.broker, &message, plan, now, &mut self.batch);
+            let outcome = routed.map(|(matched, _)| matched);
+            return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
+        }
+        // What the message and its rules leave to be kept is kept together.
+        let mut batch = self.batch.another();
+        let (outcome, actions) = match publish::route(&self.broker, &message, plan, now, &mut batch) {
+            Ok((matched, actions)) => (Ok(matched), actions),
+            Err(denial) => (Err(denial), None),
+        };
+        let Actions { publish: drafts, records } = actions.unwrap_or_default();
+        publish::submit(&self.broker, records, &mut batch);
+        if drafts.is_empty() {
+            let batch = Some(batch);
+            return self.published(Published { qos, packet_id, outcome, batch, learnt: None }, now);
+        }
+        let broker = Arc::clone(&self.broker);
+        // A QoS 0 message is not lost if the connection ends now: it has gone its way.
+        self.asked = Some(qos).filter(|qos| *qos > QoS::AtMostOnce);
+        let question = async move {
+            let batch = Some(publish::publish_more(broker, message, drafts, now, batch).await);
+            Resolved::Published(Published { qos, packet_id, outcome, batch, learnt: None })
         };
         self.ask(Box::pin(question), now);
     }

@@ -1,4 +1,4 @@
-//! The short ways of a PUBLISH to the same topic as the one before it.
+//! The short ways of a PUBLISH to a topic that was published to before.
 
 use bytes::{Buf, Bytes, BytesMut};
 use weirmq_wire::{Packet, Publish};
@@ -11,15 +11,19 @@ use crate::relay::{self, Run, Shape, Way};
 use crate::time::Now;
 
 impl Connection {
-    /// Takes off the front of `bytes` the QoS 0 messages that are published to the same topic as the message before
-    /// them, and hands them on as they came. Answers whether there were any that go this way: those that a hook, a rule
-    /// or a group wants, and those with properties, do not. `buffer_bytes` is the size of the whole buffer.
+    /// Takes off the front of `bytes` the QoS 0 messages that are published to one topic that is known, and hands them
+    /// on as they came. Answers whether there were any that go this way: those that a hook, a rule or a group wants,
+    /// and those with properties, do not. `buffer_bytes` is the size of the whole buffer.
     pub(super) fn relay(&mut self, bytes: &mut BytesMut, buffer_bytes: usize, now: Now) -> bool {
         let Phase::Open(open) = &mut self.phase else { return false };
         if self.waiting.is_some() || self.broker.limits().message_expiry_s_max > 0 {
             return false;
         }
-        let (Some(known), Some(version)) = (open.topics.last(&self.broker), self.decoder.version()) else {
+        let (Some(first), Some(version)) = (self.decoder.glance(bytes), self.decoder.version()) else {
+            return false;
+        };
+        let is_fleeting = (first.qos, first.retain) == (QoS::AtMostOnce, false);
+        let Some(known) = open.topics.recall(&self.broker, first.topic).filter(|_| is_fleeting) else {
             return false;
         };
         if !known.plan.is_relayed() || known.verdict(Kind::FLEETING, |_| None) != Some(Ok(())) {
@@ -58,16 +62,16 @@ impl Connection {
         true
     }
 
-    /// Takes the PUBLISH off the front of `bytes` that is to the same topic as the one before it: its topic need not be
-    /// read again. A small payload is copied, so that it keeps nothing of the buffer.
-    pub(super) fn same_topic(&self, bytes: &mut BytesMut) -> Option<Packet> {
-        let Phase::Open(open) = &self.phase else { return None };
+    /// Takes the PUBLISH off the front of `bytes` that is to a topic that is known, which need not be read again. A small
+    /// payload is copied, so that it keeps nothing of the buffer.
+    pub(super) fn known_topic(&mut self, bytes: &mut BytesMut) -> Option<Packet> {
+        let Phase::Open(open) = &mut self.phase else { return None };
         let seen = self.decoder.glance(bytes).filter(|seen| seen.payload.len() <= COPIED_BYTES_MAX)?;
         let publish = Publish {
             dup: seen.dup,
             qos: seen.qos,
             retain: seen.retain,
-            topic: open.topics.same(seen.topic)?.clone(),
+            topic: open.topics.recall(&self.broker, seen.topic)?.text.clone(),
             packet_id: seen.packet_id,
             extras: None,
             payload: Bytes::copy_from_slice(seen.payload),

@@ -27,7 +27,7 @@ pub(super) struct Topics {
 pub(super) struct Known {
     pub(super) plan: Arc<Plan>,
     /// The topic as a packet has it.
-    text: Text,
+    pub(super) text: Text,
     /// As of which chains the verdicts are.
     rights_epoch: u64,
     /// May it publish, by QoS and RETAIN? Denials keep their code.
@@ -64,17 +64,19 @@ impl Topics {
         self.last(broker).ok_or(Unknown::Malformed)
     }
 
+    /// What is known of a topic that was published to before, as things stand now.
+    pub(super) fn recall(&mut self, broker: &Broker, topic: &[u8]) -> Option<&mut Known> {
+        if self.known.get(self.last).is_none_or(|known| *known.text.as_bytes() != *topic) {
+            self.last = *self.places.get(std::str::from_utf8(topic).ok()?)?;
+        }
+        self.last(broker)
+    }
+
     /// What is known of the topic that was published to last, as things stand now.
-    pub(super) fn last(&mut self, broker: &Broker) -> Option<&mut Known> {
+    fn last(&mut self, broker: &Broker) -> Option<&mut Known> {
         let known = self.known.get_mut(self.last)?;
         known.renew(broker);
         Some(known)
-    }
-
-    /// The topic that was published to last, if its name is `topic`.
-    pub(super) fn same(&self, topic: &[u8]) -> Option<&Text> {
-        let text = &self.known.get(self.last)?.text;
-        (*text.as_bytes() == *topic).then_some(text)
     }
 
     /// Remembers what the authorize chain has said.

@@ -158,7 +158,7 @@ impl World {
     /// A socket that has sent nothing yet.
     pub fn socket(&self, version: Version) -> Client {
         let pipe = Arc::new(Pipe::default());
-        let outbox = Arc::new(Outbox::new(Box::new(Write(Arc::clone(&pipe)))));
+        let outbox = Arc::new(Outbox::new(Arc::new(Write(Arc::clone(&pipe)))));
         let kept = Arc::clone(&outbox);
         let peer = Peer { address: None, listener: Arc::from("test") };
         let connection = Connection::new(Arc::clone(&self.broker), outbox, peer, self.now);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 use weirmq_core::counters::Limit;
@@ -85,6 +85,9 @@ impl Listener {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             // A restart must not wait for the kernel to forget the connections of the run before.
             socket.set_reuseaddr(true)?;
+            // Frames are written in batches already: waiting for more would only delay them. On Linux
+            // connections have it from their listener.
+            socket.set_nodelay(true)?;
             socket.bind(address)?;
             let socket = socket.listen(BACKLOG)?;
             let address = socket.local_addr()?;
@@ -110,7 +113,8 @@ impl Listener {
         self,
         bounds: Bounds,
         census: Arc<Census>,
-        mut shared: Shared,
+        shared: Arc<Shared>,
+        mut down: watch::Receiver<bool>,
         alive: mpsc::Sender<()>,
     ) {
         let mut pause = PAUSE_MIN;
@@ -118,7 +122,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
-                _ = shared.shutdown.wait_for(|down| *down) => return,
+                _ = down.wait_for(|down| *down) => return,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -150,16 +154,14 @@ impl Listener {
         stream: TcpStream,
         address: SocketAddr,
         counted: Counted,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         alive: &mpsc::Sender<()>,
     ) {
-        // Frames are written in batches already: waiting for more would only delay them.
-        let _ = stream.set_nodelay(true);
-        let (listener, shared, alive) = (Arc::clone(&self.name), shared.clone(), alive.clone());
-        tokio::spawn(async move {
-            connection::serve(stream, address, listener, shared).await;
-            drop((counted, alive));
-        });
+        if !cfg!(target_os = "linux") {
+            let _ = stream.set_nodelay(true);
+        }
+        let (listener, shared, alive) = (Arc::clone(&self.name), Arc::clone(shared), alive.clone());
+        tokio::spawn(connection::serve(stream, address, listener, shared, (counted, alive)));
     }
 }
 

@@ -11,6 +11,7 @@ use weirmq_store::LogStore;
 
 use super::clock::Clock;
 use super::connection::Shared;
+use super::down::Down;
 use super::listener::{Bounds, Census, Listener};
 use super::sys::Sys;
 
@@ -33,7 +34,7 @@ pub async fn serve(
     drain_max: Duration,
 ) -> usize {
     let (down, watching) = watch::channel(false);
-    let shared = Shared { broker: Arc::clone(&broker), clock, shutdown: watching };
+    let shared = Arc::new(Shared { broker: Arc::clone(&broker), clock, down: Down::default() });
     let limits = broker.limits();
     let bounds = Bounds {
         connections_max: limits.connections_max,
@@ -43,12 +44,14 @@ pub async fn serve(
     let census = Arc::new(Census::default());
     let (alive, mut ended) = mpsc::channel::<()>(1);
     for listener in listeners {
-        tokio::spawn(listener.accept(bounds, Arc::clone(&census), shared.clone(), alive.clone()));
+        let (shared, down) = (Arc::clone(&shared), watching.clone());
+        tokio::spawn(listener.accept(bounds, Arc::clone(&census), shared, down, alive.clone()));
     }
     drop(alive);
     let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), store, clock));
     shutdown.await;
     let _ = down.send(true);
+    shared.down.set();
     // Every listener and connection holds a sender: the channel ends with the last of them.
     let _ = timeout(drain_max, ended.recv()).await;
     housekeeping.abort();
