@@ -240,6 +240,29 @@ fn connack_of_a_new_session_suback_and_unsuback_wait_and_those_of_clean_sessions
 }
 
 #[test]
+fn a_connection_that_ends_before_its_connack_is_kept_has_nothing_left_to_write() {
+    let journal = Paper::slow();
+    let world = world(&journal);
+    let knock = || {
+        let mut connect = Connect::new(V5, text("s"));
+        (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(100));
+        let mut client = world.socket(V5);
+        client.send(&world, Packet::Connect(Box::new(connect)));
+        client
+    };
+    let mut first = knock();
+    let mut second = knock();
+    first.work(&world);
+    assert!(first.is_closed(), "it was taken over");
+    second.shut_down(&world);
+    assert!(second.is_closed());
+    for client in [&mut first, &mut second] {
+        client.cut_in_place(&world);
+        assert_eq!((client.unwritten(), client.raw()), (0, Vec::new()));
+    }
+}
+
+#[test]
 fn a_clean_start_is_confirmed_when_the_old_session_is_gone_for_good() {
     let journal = Paper::slow();
     let world = with_subscriber(&journal);
@@ -623,4 +646,61 @@ fn a_connection_that_ends_waits_for_nothing_more() {
     assert!(p.is_waiting());
     p.send(&world, Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
     assert!(!p.is_waiting());
+}
+
+#[test]
+fn connack_waits_where_a_session_is_resumed_that_is_not_kept_yet_and_where_there_is_a_will() {
+    let journal = Paper::slow();
+    let world = world(&journal);
+    let knock = |with_will| {
+        let mut connect = Connect::new(V5, text("s"));
+        (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(100));
+        connect.will = will("gone", "s", 50).filter(|_| with_will);
+        let mut client = world.socket(V5);
+        client.send(&world, Packet::Connect(Box::new(connect)));
+        client
+    };
+    knock(false).cut(&world);
+    let mut again = knock(false);
+    again.expect_nothing();
+    journal.keep();
+    again.work(&world);
+    assert!(matches!(again.next(), Some(Packet::ConnAck(connack)) if connack.session_present));
+    again.cut(&world);
+    let mut quick = knock(false);
+    assert!(matches!(quick.next(), Some(Packet::ConnAck(_))), "there is nothing new to keep");
+    quick.cut(&world);
+    let mut with_will = knock(true);
+    with_will.expect_nothing();
+    journal.keep();
+    with_will.work(&world);
+    assert!(matches!(with_will.next(), Some(Packet::ConnAck(_))));
+}
+
+#[test]
+fn a_will_is_recorded_until_its_message_is_and_gone_with_that_record() {
+    let journal = Paper::slow();
+    let mut world = with_subscriber(&journal);
+    journal.keep_at_once(true);
+    for delay_s in [0, 5] {
+        let (mortal, _) = world.connect(V5, "mortal", |connect| {
+            (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(100));
+            connect.will = will("t", "gone", delay_s);
+            connect.will.as_mut().unwrap().qos = QoS::AtLeastOnce;
+        });
+        let before = journal.count();
+        mortal.cut(&world);
+        world.advance(6.0);
+        let records = journal.records().split_off(before);
+        let wills = |record: &[Event]| -> Vec<bool> {
+            let will = |event: &Event| match event {
+                Event::SessionSet { session, .. } => Some(session.will.is_some()),
+                _ => None,
+            };
+            record.iter().filter_map(will).collect()
+        };
+        let place = records.iter().position(|record| !published(record).is_empty()).unwrap();
+        assert_eq!(wills(&records[place]), [false], "{records:#?}");
+        assert!(records[..place].iter().flat_map(|record| wills(record)).all(|there| there), "{records:#?}");
+    }
 }
