@@ -12,6 +12,7 @@ mod asking;
 mod bad_files;
 mod budgets;
 mod hooks;
+mod json_schema;
 mod jwt;
 mod languages;
 mod login;
