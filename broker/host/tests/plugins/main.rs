@@ -11,6 +11,7 @@
 mod asking;
 mod bad_files;
 mod budgets;
+mod compat;
 mod hooks;
 mod json_schema;
 mod jwt;
