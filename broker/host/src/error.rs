@@ -189,7 +189,9 @@ pub enum LoadError {
         max: usize,
     },
     /// It asks for what it is not granted.
-    #[error("plugin '{plugin}' asks for {what}, which nothing grants; if it may have that, add to its [[plugin]] table in weirmq.toml: {lines}")]
+    #[error(
+        "plugin '{plugin}' asks for {what}, which nothing grants; if it may have that, add to its [[plugin]] table in weirmq.toml: {lines}"
+    )]
     NotGranted {
         /// The plugin.
         plugin: String,
@@ -225,7 +227,9 @@ pub enum LoadError {
         detail: String,
     },
     /// A thread cannot be started.
-    #[error("plugin '{plugin}': a thread for its calls cannot be started: {detail}; raise the limit on threads, or lower io_threads")]
+    #[error(
+        "plugin '{plugin}': a thread for its calls cannot be started: {detail}; raise the limit on threads, or lower io_threads"
+    )]
     Threads {
         /// The plugin.
         plugin: String,

@@ -130,10 +130,14 @@ impl Grant {
         for host in &self.http {
             let (name, _) = host.parts();
             let letters = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_');
-            let is_host = bare(name).parse::<IpAddr>().is_ok() || (!name.is_empty() && name.chars().all(letters));
+            let is_host =
+                bare(name).parse::<IpAddr>().is_ok() || (!name.is_empty() && name.chars().all(letters));
             if !is_host {
                 let key = format!("grant.http ('{}')", host.text());
-                return Some((key, "hosts without scheme and path, such as api.example.com or 192.0.2.1:8080"));
+                return Some((
+                    key,
+                    "hosts without scheme and path, such as api.example.com or 192.0.2.1:8080",
+                ));
             }
         }
         for filter in &self.publish {
@@ -259,7 +263,12 @@ impl Manifest {
 
     /// What it, or one of the `imports`, asks for and `grant` or `secrets` do not give: what, and the line that would
     /// give it.
-    pub(crate) fn lacks(&self, imports: &[&str], grant: &Grant, secrets: &[&String]) -> Vec<(String, String)> {
+    pub(crate) fn lacks(
+        &self,
+        imports: &[&str],
+        grant: &Grant,
+        secrets: &[&String],
+    ) -> Vec<(String, String)> {
         let imports = |name: &str| imports.contains(&name);
         let mut lacking = Vec::new();
         let mut lack = |what: String, line: String| lacking.push((what, line));
@@ -346,7 +355,10 @@ mod tests {
     fn what_is_no_host_or_filter_is_named() {
         assert!(granted("http = ['https://x/']").fault().unwrap().0.contains("https://x/"));
         assert!(granted("publish = ['a/#/b']").fault().unwrap().0.contains("a/#/b"));
-        assert_eq!(granted("http = ['[2001:db8::1]:443']\npublish = ['a/#']\nkey-value = true").fault(), None);
+        assert_eq!(
+            granted("http = ['[2001:db8::1]:443']\npublish = ['a/#']\nkey-value = true").fault(),
+            None
+        );
     }
 
     #[test]
@@ -369,7 +381,9 @@ mod tests {
                 "grant.revoke = true"
             ]
         );
-        let grant = granted("http = ['a.example']\npublish = ['alerts/#']\nkey-value = { keys_max = 1 }\nrevoke = true");
+        let grant = granted(
+            "http = ['a.example']\npublish = ['alerts/#']\nkey-value = { keys_max = 1 }\nrevoke = true",
+        );
         assert_eq!(manifest.lacks(&["key-value", "revoke"], &grant, &[&"token".to_owned()]), []);
     }
 
@@ -383,6 +397,11 @@ mod tests {
         assert!(!format!("{secret:?}").contains("s3cret"));
         let missing = SecretSource::File(folder.path().join("none")).read().unwrap_err();
         assert!(missing.contains("none"), "{missing}");
-        assert!(SecretSource::Env("WEIRMQ_TEST_NOT_SET".into()).read().unwrap_err().contains("WEIRMQ_TEST_NOT_SET"));
+        assert!(
+            SecretSource::Env("WEIRMQ_TEST_NOT_SET".into())
+                .read()
+                .unwrap_err()
+                .contains("WEIRMQ_TEST_NOT_SET")
+        );
     }
 }

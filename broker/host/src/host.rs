@@ -34,8 +34,8 @@ impl Host {
             instance::linker(&engine).map_err(|error| HostError::Engine(instance::detail(&error)))?;
         let ticker = Ticker::start(&engine).map_err(HostError::Thread)?;
         let wait_max = Duration::from_millis(config.queue_wait_ms);
-        let pool =
-            Pool::start("plugin", config.threads.max(1), config.queue_max, wait_max).map_err(HostError::Thread)?;
+        let pool = Pool::start("plugin", config.threads.max(1), config.queue_max, wait_max)
+            .map_err(HostError::Thread)?;
         let services = Arc::new(Services::new());
         let io_pool = OnceLock::new();
         Ok(Self { shared: Arc::new(Shared { pool, io_pool, engine, linker, services, config, ticker }) })
@@ -88,7 +88,12 @@ impl Shared {
         let generation =
             load::load(&self.engine, &self.linker, &self.services, &self.config, config)?;
         if generation.waits && self.io_pool.get().is_none() {
-            let pool = Pool::start("plugin-io", self.config.io_threads.max(1), self.config.queue_max, self.wait_max());
+            let pool = Pool::start(
+                "plugin-io",
+                self.config.io_threads.max(1),
+                self.config.queue_max,
+                self.wait_max(),
+            );
             let pool = pool.map_err(|error| LoadError::Threads {
                 plugin: config.name.clone(),
                 detail: error.to_string(),

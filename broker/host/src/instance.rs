@@ -257,7 +257,11 @@ impl Instance {
     }
 
     /// Calls `init`; the inner error is the plugin's own.
-    pub(crate) fn init(&mut self, blueprint: &Blueprint, place: Place) -> Result<Result<(), String>, Failure> {
+    pub(crate) fn init(
+        &mut self,
+        blueprint: &Blueprint,
+        place: Place,
+    ) -> Result<Result<(), String>, Failure> {
         let text = blueprint.config.text();
         self.call(blueprint.readying(place), |store, hooks| hooks.guest.call_init(store, text))
     }
@@ -365,7 +369,6 @@ impl State {
     pub(crate) fn time_left(&self) -> Duration {
         self.until.saturating_duration_since(Clock::now())
     }
-
 }
 
 /// A linker with what the broker offers to plugins, and nothing else.

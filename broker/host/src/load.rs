@@ -152,7 +152,8 @@ fn load_wasm(
     let waits = imports.iter().any(|import| import == "http");
     let services = services.of(config, waits)?;
     let mismatch = |detail| LoadError::Mismatch { plugin: config.name.clone(), detail };
-    let blueprint = Blueprint::new(linker, &component, config, services).map_err(|error| mismatch(detail(&error)))?;
+    let blueprint =
+        Blueprint::new(linker, &component, config, services).map_err(|error| mismatch(detail(&error)))?;
     let (info, wants, first) = start(config, &blueprint)?;
     let info = PluginInfo {
         name: config.name.clone(),
@@ -336,8 +337,7 @@ fn ask_wants(
     blueprint: &Blueprint,
     config: &PluginConfig,
 ) -> Result<Wants, LoadError> {
-    let failed =
-        |step| move |failure| LoadError::Start { plugin: config.name.clone(), step, failure };
+    let failed = |step| move |failure| LoadError::Start { plugin: config.name.clone(), step, failure };
     let parse = |filters: Option<Vec<String>>| -> Result<Vec<TopicFilter>, LoadError> {
         let parse = |filter: String| {
             let plugin = config.name.clone();

@@ -22,8 +22,8 @@ use crate::bindings::exports::weirmq::plugin as hooks;
 use crate::config::{PluginConfig, PluginKind};
 use crate::convert;
 use crate::error::LoadError;
-use crate::host::Shared;
 use crate::grant::{self, Manifest};
+use crate::host::Shared;
 use crate::instance::{Call, Place};
 use crate::instances::Live;
 use crate::load::Generation;
@@ -373,7 +373,9 @@ impl Served {
             Live::Native(instance) => instance.authenticate(call, &asked),
         };
         let in_exchange = request.exchange.is_some();
-        self.call(HookPoint::Authenticate, Place::Aside, 1, ask, |answer| convert::authentication(answer, in_exchange))
+        self.call(HookPoint::Authenticate, Place::Aside, 1, ask, |answer| {
+            convert::authentication(answer, in_exchange)
+        })
     }
 
     fn authorize(&self, request: &AuthorizeRequest, place: Place) -> Result<Decision, Failure> {
@@ -580,9 +582,7 @@ impl Served {
                 topic,
                 reason: reason.name(),
             }),
-            Event::MessageDelivered { client_id, topic } => {
-                Told::MessageDelivered(Way { client_id, topic })
-            }
+            Event::MessageDelivered { client_id, topic } => Told::MessageDelivered(Way { client_id, topic }),
             Event::MessageAcked { client_id, topic } => Told::MessageAcked(Way { client_id, topic }),
             // What this version of the interface has no word for.
             _ => return Ok(()),

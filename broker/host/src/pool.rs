@@ -25,7 +25,9 @@ impl Pool {
     pub(crate) fn start(
         name: &str,
         threads: usize,
-        queue_max: usize, wait_max: Duration) -> std::io::Result<Self> {
+        queue_max: usize,
+        wait_max: Duration,
+    ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(queue_max);
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..threads)

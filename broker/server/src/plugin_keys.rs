@@ -14,7 +14,9 @@ pub(crate) struct StoredKeys(pub(crate) Arc<LogStore>);
 
 impl StoredKeys {
     fn record(&self, event: Event) -> Result<(), String> {
-        Journal::append(&*self.0, &Records::one(vec![event])).map(|_| ()).map_err(|not_kept| not_kept.to_string())
+        Journal::append(&*self.0, &Records::one(vec![event]))
+            .map(|_| ())
+            .map_err(|not_kept| not_kept.to_string())
     }
 }
 

@@ -84,9 +84,9 @@ async fn live(config: Config) -> Result<(), RunError> {
     let data = DataFolder::open(&config.data_folder)?;
     let (folder, table) = (config.data_folder.clone(), config.store.clone());
     let durable = tokio::task::spawn_blocking(move || Durable::open(&folder, &table)).await??;
-    let keys = durable.as_ref().map(|durable| {
-        Arc::new(StoredKeys(Arc::clone(durable.store()))) as Arc<dyn weirmq_host::KeyStore>
-    });
+    let keys = durable
+        .as_ref()
+        .map(|durable| Arc::new(StoredKeys(Arc::clone(durable.store()))) as Arc<dyn weirmq_host::KeyStore>);
     let assembly = tokio::task::spawn_blocking(move || Assembly::build_on(config, keys)).await??;
     let config = assembly.config().clone();
     let settings = Settings {

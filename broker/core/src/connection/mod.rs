@@ -17,8 +17,8 @@
 
 mod connect;
 mod owed;
-mod publish;
 mod pace;
+mod publish;
 mod relay;
 mod subscribe;
 mod topics;
@@ -49,8 +49,8 @@ use crate::time::{Instant, Now};
 use crate::topic::TopicName;
 
 use connect::Handshake;
-use pace::Pace;
 use owed::Owe;
+use pace::Pace;
 use topics::Topics;
 
 /// Packets that may wait behind a login that is not decided: a client may send on before CONNACK
@@ -260,7 +260,7 @@ impl Connection {
             Phase::Open(open) => {
                 let read_on = open.pace.as_ref().and_then(Pace::waits_until);
                 [open.silent_until(), open.lease_until, read_on].into_iter().flatten().min()
-            },
+            }
             Phase::Closed => None,
         }
     }

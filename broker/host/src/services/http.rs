@@ -99,7 +99,12 @@ pub(crate) enum HttpError {
 
 impl Http {
     /// Sends and waits, at most `within`, for an answer of at most `bytes_max`.
-    pub(crate) fn send(&self, asked: Asked, within: Duration, bytes_max: usize) -> Result<Answered, HttpError> {
+    pub(crate) fn send(
+        &self,
+        asked: Asked,
+        within: Duration,
+        bytes_max: usize,
+    ) -> Result<Answered, HttpError> {
         let request = self.request(asked)?;
         let (answer, answered) = sync_channel(1);
         let client = self.client.clone();
@@ -128,7 +133,9 @@ impl Http {
         let port = url.port_or_known_default().unwrap_or(443);
         let granted: Vec<&HostGrant> = self.hosts.iter().filter(|grant| grant.is_for(host, port)).collect();
         if granted.is_empty() {
-            return Err(HttpError::NotGranted(format!("the grant `http` does not have {host} with port {port}")));
+            return Err(HttpError::NotGranted(format!(
+                "the grant `http` does not have {host} with port {port}"
+            )));
         }
         // What is written as an address is not resolved.
         if let Ok(address) = bare(host).parse::<IpAddr>()
@@ -164,7 +171,11 @@ fn headers(asked: Vec<(String, String)>) -> Result<HeaderMap, HttpError> {
     Ok(headers)
 }
 
-async fn exchange(client: &Client, request: reqwest::Request, bytes_max: usize) -> Result<Answered, HttpError> {
+async fn exchange(
+    client: &Client,
+    request: reqwest::Request,
+    bytes_max: usize,
+) -> Result<Answered, HttpError> {
     let mut response = client.execute(request).await.map_err(|error| failed(&error))?;
     let status = response.status().as_u16();
     let mut bytes_left = bytes_max;
@@ -219,14 +230,15 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let name = name.as_str().to_owned();
         // A connection knows the port; which ports are granted was asked before.
-        let covers_private =
-            self.0.iter().any(|grant| grant.covers_private() && grant.is_for_host(&name));
+        let covers_private = self.0.iter().any(|grant| grant.covers_private() && grant.is_for_host(&name));
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let allowed: Vec<SocketAddr> =
                 found.into_iter().filter(|address| covers_private || is_public(address.ip())).collect();
             if allowed.is_empty() {
-                return Err(Box::new(NotPublic(not_public(&name))) as Box<dyn std::error::Error + Send + Sync>);
+                return Err(
+                    Box::new(NotPublic(not_public(&name))) as Box<dyn std::error::Error + Send + Sync>
+                );
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
@@ -291,9 +303,25 @@ mod tests {
     #[test]
     fn only_public_addresses_are_public() {
         for address in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-            "255.255.255.255", "224.0.0.1", "::1", "::", "fe80::1", "fc00::1", "fd12::1", "ff02::1",
-            "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:a00:1::",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:a00:1::",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }

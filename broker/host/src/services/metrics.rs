@@ -55,23 +55,31 @@ pub enum Figure {
 
 impl Metrics {
     pub(crate) fn add(&self, name: String, amount: u64) {
-        self.change(name, || Series::Counter(0), |series| match series {
-            Series::Counter(count) => {
-                *count = count.saturating_add(amount);
-                true
-            }
-            _ => false,
-        });
+        self.change(
+            name,
+            || Series::Counter(0),
+            |series| match series {
+                Series::Counter(count) => {
+                    *count = count.saturating_add(amount);
+                    true
+                }
+                _ => false,
+            },
+        );
     }
 
     pub(crate) fn set(&self, name: String, value: f64) {
-        self.change(name, || Series::Gauge(0.0), |series| match series {
-            Series::Gauge(gauge) => {
-                *gauge = value;
-                true
-            }
-            _ => false,
-        });
+        self.change(
+            name,
+            || Series::Gauge(0.0),
+            |series| match series {
+                Series::Gauge(gauge) => {
+                    *gauge = value;
+                    true
+                }
+                _ => false,
+            },
+        );
     }
 
     pub(crate) fn record(&self, name: String, value: f64) {
@@ -155,7 +163,11 @@ fn bucket_of(value: f64) -> usize {
         return 0;
     }
     let halves = (value.log2() * 2.0).ceil() - f64::from(FIRST);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was brought into the range")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it was brought into the range"
+    )]
     let index = halves.clamp(0.0, 1e6) as usize;
     index.min(BUCKETS - 1)
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use weirmq_core::hook::{Delivery, Draft, Quotas, ReasonCode};
 use weirmq_host::{
-    Consequence, Grant, HostGrant, KeyValueGrant, KeyValueLimits, LoadError, Outside, Revocation, SecretSource, Whom,
+    Consequence, Grant, HostGrant, KeyValueGrant, KeyValueLimits, LoadError, Outside, Revocation,
+    SecretSource, Whom,
 };
 
 use super::*;
@@ -193,7 +194,9 @@ fn a_revocation_reaches_the_broker_with_what_is_to_follow() {
 fn quotas_are_part_of_the_lease() {
     let folder = folder();
     let plugin = HOST.load(&granted("bounding", &["api.example"], &folder)).unwrap();
-    let Ok(Authentication::Allow { lease, .. }) = authenticate(&plugin, request("x", "")) else { panic!("let in") };
+    let Ok(Authentication::Allow { lease, .. }) = authenticate(&plugin, request("x", "")) else {
+        panic!("let in")
+    };
     assert_eq!(
         lease.quotas,
         Quotas { publish_rate_max: std::num::NonZeroU32::new(50), subscriptions_max: Some(2) }
@@ -214,7 +217,9 @@ fn server(answer: impl Fn(&str) -> String + Send + 'static) -> u16 {
                 let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
                 let length = head
                     .lines()
-                    .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned))
+                    .find_map(|line| {
+                        line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned)
+                    })
                     .map_or(0, |length| length.parse::<usize>().unwrap());
                 if body.len() >= length {
                     let _ = stream.write_all(answer(&text).as_bytes());
@@ -283,7 +288,8 @@ fn a_name_that_leads_to_this_machine_needs_a_grant_of_its_own() {
 fn redirects_are_not_followed() {
     let folder = folder();
     let port = server(|_| {
-        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()
+        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            .to_owned()
     });
     let plugin = HOST.load(&granted("redirected", &["127.0.0.1"], &folder)).unwrap();
     assert_eq!(principal(&plugin, &format!("http http://127.0.0.1:{port}/")), "302 ");

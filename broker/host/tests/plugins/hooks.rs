@@ -204,7 +204,8 @@ fn deliveries_and_stored_messages_of_other_topics_cost_nothing() {
 
 #[test]
 fn only_the_events_that_it_asks_for_are_told() {
-    let config = configured("hostile", guest("hostile"), &json!({ "events": ["message-dropped", "connected"] }));
+    let config =
+        configured("hostile", guest("hostile"), &json!({ "events": ["message-dropped", "connected"] }));
     let plugin = HOST.load(&config).unwrap();
     let events = plugin.events();
     for (kind, wanted) in [
@@ -224,9 +225,11 @@ fn only_the_events_that_it_asks_for_are_told() {
 
 #[test]
 fn the_timer_is_called_when_its_interval_is_over_and_counts_together_across_instances() {
-    let plugin = HOST.load(&configured("ticking", guest("hostile"), &json!({ "interval_ms": 5000 }))).unwrap();
+    let plugin =
+        HOST.load(&configured("ticking", guest("hostile"), &json!({ "interval_ms": 5000 }))).unwrap();
     let at = |seconds: u64| Now { at: Instant::from_micros(seconds * 1_000_000), unix_ms: seconds * 1000 };
-    let ticks = || plugin.stats().calls.iter().find(|(point, _)| *point == HookPoint::Timer).map_or(0, |(_, n)| *n);
+    let ticks =
+        || plugin.stats().calls.iter().find(|(point, _)| *point == HookPoint::Timer).map_or(0, |(_, n)| *n);
     for (second, expected) in [(100, 1), (101, 1), (104, 1), (105, 2), (109, 2), (111, 3)] {
         plugin.on_timer(at(second));
         eventually(|| ticks() == expected && counted(&plugin, "ticks") == Some(expected));

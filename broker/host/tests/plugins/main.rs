@@ -8,10 +8,12 @@
     reason = "a test that meets what it does not expect should stop there"
 )]
 
-mod bad_files;
 mod asking;
+mod bad_files;
 mod budgets;
+mod compat;
 mod hooks;
+mod json_schema;
 mod jwt;
 mod languages;
 mod login;

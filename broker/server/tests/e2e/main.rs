@@ -8,6 +8,7 @@
 )]
 
 mod clients;
+mod crash;
 mod faults;
 mod lifecycle;
 mod quickstart;
