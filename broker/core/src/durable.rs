@@ -90,7 +90,7 @@ impl Records {
         Self { events, ends }
     }
 
-    /// Begins no new record: adds to the one that [`Records::end`] will end.
+    /// Adds to the record that [`Records::end`] will end.
     pub fn push(&mut self, event: Event) {
         self.events.push(event);
     }
@@ -100,6 +100,18 @@ impl Records {
         if self.ends.last().copied().unwrap_or(0) < self.events.len() {
             self.ends.push(self.events.len());
         }
+    }
+
+    /// Forgets everything, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.events.clear();
+        self.ends.clear();
+    }
+
+    /// Gives back memory for more than so many events.
+    pub(crate) fn shrink_to(&mut self, events: usize) {
+        self.events.shrink_to(events);
+        self.ends.shrink_to(events);
     }
 
     /// How many events there are.

@@ -125,13 +125,13 @@ impl Keeping {
 }
 
 impl Sealed {
-    fn stored(self, message: &Message, now: Now) -> StoredMessage {
+    fn stored(self, message: &Message, now: Now) -> Arc<StoredMessage> {
         let mut stored = StoredMessage::of(message, now);
         if let Some(payload) = self.payload {
             stored.payload = payload;
             stored.sealed_by = self.by;
         }
-        stored
+        Arc::new(stored)
     }
 }
 

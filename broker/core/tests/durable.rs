@@ -3,6 +3,8 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use support::paper::Paper;
@@ -10,7 +12,8 @@ use support::*;
 use weirmq_core::broker::Settings;
 use weirmq_core::durable::event::{Event, Published, RetainChange, Stage};
 use weirmq_core::hook::{
-    Actions, Draft, Failure, FailureKind, Hook, HookPoint, HookPoints, Observe, Persist, Persisted,
+    Actions, Draft, Failure, FailureKind, Hook, HookPoint, HookPoints, Observe, Persist, Persisted, Reply,
+    Transform, Transformed,
 };
 use weirmq_core::message::{Message, Properties};
 use weirmq_core::record::{Record, Value};
@@ -534,6 +537,73 @@ fn retained_messages_that_a_kept_session_asked_for_are_kept_for_it_until_it_has_
     journal.keep();
     s.work(&world);
     assert_eq!(s.all().len(), 4, "SUBACK and the three");
+}
+
+/// Publishes to `later` what comes to `first`, and leaves what comes to `later` waiting.
+struct Chain(Arc<AtomicBool>);
+
+impl Hook for Chain {
+    fn name(&self) -> &str {
+        "chain"
+    }
+
+    fn points(&self) -> HookPoints {
+        HookPoints::NONE.with(HookPoint::OnMessage).with(HookPoint::OnPublish)
+    }
+
+    fn on_message(self: Arc<Self>, topic: &TopicName) -> Vec<Arc<dyn Observe>> {
+        if topic.as_str() == "first" { vec![self] } else { Vec::new() }
+    }
+
+    fn on_publish(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Transform>> {
+        (topic.as_str() == "later").then_some(self as _)
+    }
+}
+
+impl Observe for Chain {
+    fn observe(&self, message: &Arc<Message>, _: Now, actions: &mut Actions) -> Result<(), Failure> {
+        let draft = Draft { topic: "later".to_owned(), ..Draft::of(message) };
+        actions.publish.push(("chain".into(), draft));
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        "chain"
+    }
+}
+
+impl Transform for Chain {
+    fn transform(&self, _: &Arc<Message>, _: Now) -> Reply<Transformed> {
+        let waits = Arc::clone(&self.0);
+        Reply::Later(Box::pin(std::future::poll_fn(move |_| {
+            if waits.load(Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(Ok(Transformed::Pass)) }
+        })))
+    }
+}
+
+#[test]
+fn a_receiver_that_is_faster_than_the_record_has_its_acknowledgement_recorded_after_it() {
+    let (journal, waits) = (Paper::quick(), Arc::new(AtomicBool::new(true)));
+    let chain = Arc::new(Chain(Arc::clone(&waits))) as Arc<dyn Hook>;
+    let world = World::keeping(Arc::clone(&journal) as _, Settings::default(), [chain]);
+    let (mut s, _) = world.persistent(V5, "s", 1_000);
+    s.subscribe(&world, "first", 2);
+    let mut p = world.client(V5, "p");
+    let before = journal.count();
+    p.publish(&world, "first", 1, "x");
+    // The message is there, and its record is not: it is one with that of what follows from it.
+    let id_of_it = s.expect_one_publish().packet_id.unwrap();
+    s.ack(&world, PacketType::PubAck, id_of_it);
+    assert_eq!(journal.count(), before);
+    waits.store(false, Ordering::Relaxed);
+    p.work(&world);
+    p.expect_ack(PacketType::PubAck, id(7), ReasonCode::Success);
+    s.send(&world, Packet::PingReq);
+    assert_eq!(s.next().unwrap().kind(), PacketType::PingResp);
+    let all = journal.records()[before..].concat();
+    let [message] = &published(&all)[..] else { panic!("{all:?}") };
+    assert_eq!(message.recipients[0].stage, Stage::UnderWay(id_of_it));
+    assert!(matches!(all.last(), Some(Event::Settled { .. })), "{all:?}");
 }
 
 #[test]

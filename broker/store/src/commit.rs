@@ -39,9 +39,13 @@ const GATHER_SYNC_US_MAX: u64 = 2_000;
 const EXPECTED_FALLS_PART: u64 = 8;
 /// A wait that is shorter than this is not worth sleeping: a timer is not that exact.
 const SLEEP_US_MIN: u64 = 60;
+/// Where an fsync takes less than this, the first who comes back after it is watched for as well.
+const WATCH_SYNC_US_MAX: u64 = 400;
 /// A file is extended by so much at once, and by no more than this part of a segment.
 const RESERVE_BYTES: u32 = 1024 * 1024;
 const RESERVE_SEGMENT_PART: u32 = 8;
+/// It is extended again when less than this part of that is left.
+const RESERVE_AGAIN_PART: u32 = 4;
 
 /// What there is to do.
 enum Job {
@@ -62,12 +66,13 @@ pub(crate) struct Committer {
     sequence: u64,
     /// Since when something is written and not synced.
     unsynced_since: Option<Instant>,
-    /// How many frames are in what was written last.
+    /// How many frames are in what was written last, and how many bytes.
     frames_last: u64,
+    bytes_last: u32,
     /// How many frames wait for an fsync at a time, as it was lately.
     frames_expected: u64,
     sync_took: Duration,
-    /// How far the file reaches.
+    /// How far the file was extended.
     reserved: u32,
     /// What it is extended by.
     zeros: Vec<u8>,
@@ -90,6 +95,7 @@ impl Committer {
             sequence: 0,
             unsynced_since: None,
             frames_last: 0,
+            bytes_last: 0,
             frames_expected: 1,
             sync_took: Duration::ZERO,
             reserved: end.offset,
@@ -120,6 +126,7 @@ impl Committer {
     fn next_job(&self) -> Job {
         let mut inner = self.shared.inner.lock();
         let mut gather = None;
+        let mut watched = false;
         loop {
             inner.wake_at_frames = u64::MAX;
             if inner.refuses.is_some() && !inner.closing {
@@ -143,6 +150,11 @@ impl Committer {
                 return Job::Sync;
             } else if inner.closing {
                 return Job::Close;
+            } else if !watched && self.waits_for_many() {
+                watched = true;
+                let before = inner.tail.sequence;
+                let mut first = Gather { enough_frames: 1, ..Gather::new(self) };
+                MutexGuard::unlocked(&mut inner, || first.watch(&self.shared.appended, before));
             } else {
                 inner.wake_at_frames = 1;
                 match self.sync_due() {
@@ -154,6 +166,14 @@ impl Committer {
                 }
             }
         }
+    }
+
+    /// Whether several wait for an fsync at a time, and it is so quick that they are back before a thread that
+    /// sleeps is awake.
+    fn waits_for_many(&self) -> bool {
+        self.shared.config.durability == Durability::Fsync
+            && self.frames_expected > 1
+            && self.sync_took < Duration::from_micros(WATCH_SYNC_US_MAX)
     }
 
     fn sync_due(&self) -> Option<Instant> {
@@ -173,7 +193,7 @@ impl Committer {
             .map_err(|error| poisoned("writing to", self.shared.disk.path(&name), &error))?;
         let length = u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX);
         self.end = Position { segment: chunk.segment, offset: chunk.start.saturating_add(length) };
-        self.reserve();
+        self.bytes_last = length;
         self.sequence = chunk.sequence;
         self.frames_last = chunk.frames;
         let since = *self.unsynced_since.get_or_insert_with(Instant::now);
@@ -191,17 +211,20 @@ impl Committer {
         }
     }
 
-    /// Extends the file where it has come to its end. That it cannot be is no fault yet.
+    /// Extends the file when what is written comes near its end. Done when those who waited have been told, so
+    /// that it holds up nobody; that it cannot be done is no fault yet.
     fn reserve(&mut self) {
-        let end = self.end.offset;
-        if end <= self.reserved {
+        let step = u32::try_from(self.zeros.len()).unwrap_or(0);
+        let (end, from) = (self.end.offset, self.reserved.max(self.end.offset));
+        let few_bytes = step / RESERVE_AGAIN_PART;
+        // What is written in large pieces gains little.
+        if from - end >= few_bytes || self.bytes_last > few_bytes {
             return;
         }
-        self.reserved = end;
-        let room = self.shared.config.segment_bytes().saturating_sub(end);
-        let zeros = self.zeros.get(..room as usize).unwrap_or(&self.zeros);
-        if self.file.write_all_at(zeros, end.into()).is_ok() {
-            self.reserved = end.saturating_add(u32::try_from(zeros.len()).unwrap_or(0));
+        let until = end.saturating_add(step).min(self.shared.config.segment_bytes());
+        let zeros = self.zeros.get(..until.saturating_sub(from) as usize).unwrap_or_default();
+        if !zeros.is_empty() && self.file.write_all_at(zeros, from.into()).is_ok() {
+            self.reserved = until;
         }
     }
 
@@ -236,6 +259,7 @@ impl Committer {
             self.frames_expected = expected.max(self.frames_last + waiting);
         }
         self.shared.progress.reach(Level::Durable, self.sequence);
+        self.reserve();
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Folders that earlier versions have written: each must open for ever, and hold what it held then.
 //!
-//! `WEIRMQ_STORE_GOLDEN=write cargo test -p weirmq-store --test golden` writes the folder of a new format
-//! version; what is kept is never written again.
+//! `WEIRMQ_STORE_GOLDEN=write cargo test -p weirmq-store --test golden` writes the folders that are not
+//! there yet; what is kept is never written again.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop where they fail")]
 
 mod support;
@@ -9,25 +9,32 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use support::{small, snapshot, twin, words};
-use weirmq_store::{CompactStep, LogStore, Store};
+use weirmq_store::{CompactStep, LogStore, Store, verify};
 
-fn golden(version: u16) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("v{version}"))
+/// The folders: as an orderly end leaves version 1, and as `kill -9` leaves it, with a file that is extended by
+/// zeros, and messages that persistence hooks have sealed.
+const FOLDERS: [&str; 2] = ["v1", "v1-killed"];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// Writes a folder with every kind of frame and event in it.
+/// Writes a folder with every kind of frame and event in it, as `kill -9` leaves it.
 fn write(folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap();
-    let store = LogStore::open(folder, small()).unwrap();
+    let running = tempfile::tempdir().unwrap();
+    let store = LogStore::open(running.path(), small()).unwrap();
     for record in words::records(120, 21) {
         store.append(&record).wait().unwrap();
     }
     while !matches!(store.compact_step().unwrap(), CompactStep::GaveBack { .. } | CompactStep::Idle) {}
     assert!(snapshot(&store) == snapshot(&twin(&words::records(120, 21))));
-    let expected = lines_of(&store);
-    store.close().unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    for entry in std::fs::read_dir(running.path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
     std::fs::remove_file(folder.join("lock")).unwrap();
-    std::fs::write(folder.join("expected.jsonl"), expected).unwrap();
+    std::fs::write(folder.join("expected.jsonl"), lines_of(&store)).unwrap();
 }
 
 fn lines_of(store: &dyn Store) -> String {
@@ -38,18 +45,21 @@ fn lines_of(store: &dyn Store) -> String {
 
 #[test]
 fn a_folder_of_each_format_version_opens_and_holds_what_it_held() {
-    if std::env::var("WEIRMQ_STORE_GOLDEN").is_ok_and(|what| what == "write") && !golden(1).exists() {
-        write(&golden(1));
-    }
-    for version in 1..=1 {
+    let writes = std::env::var("WEIRMQ_STORE_GOLDEN").is_ok_and(|what| what == "write");
+    for name in FOLDERS {
+        let golden = golden(name);
+        if writes && !golden.exists() {
+            write(&golden);
+        }
         let copy = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(golden(version)).unwrap() {
+        for entry in std::fs::read_dir(&golden).unwrap() {
             let path = entry.unwrap().path();
             std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
         }
+        assert!(verify(copy.path()).unwrap().is_sound(), "{name}");
         let store = LogStore::open(copy.path(), small()).unwrap();
-        let expected = std::fs::read_to_string(golden(version).join("expected.jsonl")).unwrap();
-        assert_eq!(lines_of(&store), expected, "version {version}");
+        let expected = std::fs::read_to_string(golden.join("expected.jsonl")).unwrap();
+        assert_eq!(lines_of(&store), expected, "{name}");
         store.append(&[words::publish(1, &["a"])]).wait().unwrap();
     }
 }

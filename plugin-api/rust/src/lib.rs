@@ -40,6 +40,7 @@
 //! # Layout
 //! - this file: the traits, [`export!`], and constructors for the contract's types
 //! - [`host`]: what the broker offers to a plugin
+//! - [`topic`]: templates for topic filters, and which filter covers what
 //! - `bindings`: generated from `plugin-api/wit`
 //! - `glue`: from the exported functions to the traits
 
@@ -47,6 +48,7 @@
 pub mod bindings;
 mod glue;
 pub mod host;
+pub mod topic;
 
 use serde::de::DeserializeOwned;
 

@@ -5,7 +5,7 @@
 //! - this file: the decision
 //! - [`config`]: the configuration as it is written
 //! - [`password`]: checking a password against a hash
-//! - [`template`]: topic filters with `{username}` and `{client_id}`
+//! - [`template`]: the rights of roles, with `{username}` and `{client_id}`
 
 #![forbid(unsafe_code)]
 
@@ -108,12 +108,12 @@ fn lease(username: &str, user: &User, role: &Role, values: &Values<'_>) -> Resul
     let mut rights = Rights::none();
     for right in &role.publish {
         let (qos_max, retain) = (right.qos_max, right.retain);
-        rights.publish.push(PublishRight { filter: right.template.fill(values)?, qos_max, retain });
+        rights.publish.push(PublishRight { filter: values.fill(&right.template)?, qos_max, retain });
     }
     for right in &role.subscribe {
         rights
             .subscribe
-            .push(SubscribeRight { filter: right.template.fill(values)?, qos_max: right.qos_max });
+            .push(SubscribeRight { filter: values.fill(&right.template)?, qos_max: right.qos_max });
     }
     let mut lease = Lease::new(username).with_rights(rights).with_attribute("role", &user.role);
     lease.attributes.extend(user.attributes.iter().cloned());

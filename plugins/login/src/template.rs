@@ -1,6 +1,7 @@
-//! Topic filters with `{username}` and `{client_id}` in them.
+//! The rights of roles: topic filters with `{username}` and `{client_id}` in them.
 
 use weirmq_plugin::Qos;
+use weirmq_plugin::topic::Template;
 
 use crate::config::{self, PublishRight, SubscribeRight};
 
@@ -24,16 +25,16 @@ pub(crate) struct Values<'a> {
     pub(crate) client_id: &'a str,
 }
 
-/// A topic filter with placeholders.
-pub(crate) struct Template {
-    text: String,
-    parts: Vec<Part>,
-}
-
-enum Part {
-    Text(String),
-    Username,
-    ClientId,
+impl Values<'_> {
+    /// `template` with these values in it.
+    pub(crate) fn fill(&self, template: &Template) -> Result<String, String> {
+        let filled = template.fill(|name| match name {
+            "username" => Some(self.username),
+            "client_id" => Some(self.client_id),
+            _ => None,
+        })?;
+        filled.ok_or_else(|| format!("'{}' cannot be filled in", template.as_str()))
+    }
 }
 
 impl Role {
@@ -71,122 +72,6 @@ impl Right {
             2 => Qos::ExactlyOnce,
             other => return Err(format!("qos_max is 0, 1 or 2, not {other}")),
         };
-        Ok(Self { template: Template::parse(filter)?, qos_max, retain })
-    }
-}
-
-impl Template {
-    /// Finds the placeholders and checks that what comes out is a topic filter.
-    pub(crate) fn parse(text: String) -> Result<Self, String> {
-        let mut parts = Vec::new();
-        let mut rest = text.as_str();
-        while let Some((before, behind)) = rest.split_once('{') {
-            let Some((name, after)) = behind.split_once('}') else {
-                return Err(format!("'{text}': '{{' without '}}'"));
-            };
-            parts.push(Part::Text(before.to_owned()));
-            parts.push(match name {
-                "username" => Part::Username,
-                "client_id" => Part::ClientId,
-                other => {
-                    return Err(format!(
-                        "'{text}': there is no {{{other}}}, only {{username}} and {{client_id}}"
-                    ));
-                }
-            });
-            rest = after;
-        }
-        parts.push(Part::Text(rest.to_owned()));
-        parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
-        let template = Self { text, parts };
-        let example = template.fill(&Values { username: "x", client_id: "x" })?;
-        match filter_error(&example) {
-            None => Ok(template),
-            Some(error) => Err(format!("'{}' is not a topic filter: {error}", template.text)),
-        }
-    }
-
-    /// The filter with `values` in it. A value that would widen the filter is an error: a level separator, a
-    /// wildcard, U+0000, nothing at all, or a `$` that would become the filter's first character.
-    pub(crate) fn fill(&self, values: &Values<'_>) -> Result<String, String> {
-        let mut filter = String::with_capacity(self.text.len() + 16);
-        for part in &self.parts {
-            let (name, value) = match part {
-                Part::Text(text) => {
-                    filter.push_str(text);
-                    continue;
-                }
-                Part::Username => ("user name", values.username),
-                Part::ClientId => ("client identifier", values.client_id),
-            };
-            let reserved = filter.is_empty() && value.starts_with('$');
-            if value.is_empty() || reserved || value.contains(['/', '+', '#', '\0']) {
-                return Err(format!("the {name} {value:?} cannot stand in the filter '{}'", self.text));
-            }
-            filter.push_str(value);
-        }
-        Ok(filter)
-    }
-}
-
-fn filter_error(filter: &str) -> Option<&'static str> {
-    let mut levels = filter.split('/').peekable();
-    while let Some(level) = levels.next() {
-        if level.contains('#') && (level != "#" || levels.peek().is_some()) {
-            return Some("'#' must be the last level and stand alone in it");
-        }
-        if level.contains('+') && level != "+" {
-            return Some("'+' must stand alone in its level");
-        }
-    }
-    if filter.is_empty() {
-        return Some("it is empty");
-    }
-    (filter.len() > 65_000 || filter.contains('\0')).then_some("it is too long or contains U+0000")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn filled(template: &str, username: &str, client_id: &str) -> Result<String, String> {
-        Template::parse(template.to_owned())?.fill(&Values { username, client_id })
-    }
-
-    #[test]
-    fn placeholders_are_filled_in_wherever_they_stand() {
-        assert_eq!(filled("factory/+/{username}/#", "press-1", "c").unwrap(), "factory/+/press-1/#");
-        assert_eq!(filled("{client_id}/dev-{username}", "u", "c").unwrap(), "c/dev-u");
-        assert_eq!(filled("#", "u", "c").unwrap(), "#");
-    }
-
-    #[test]
-    fn no_user_name_and_no_client_identifier_widens_a_right() {
-        for value in ["+", "#", "a/b", "a+", "", "a\0", "a/#"] {
-            assert!(filled("factory/{username}/x", value, "c").is_err(), "{value:?} as user name");
-            assert!(filled("factory/{client_id}/x", "u", value).is_err(), "{value:?} as client identifier");
-        }
-        assert!(filled("{username}/#", "$SYS", "c").is_err());
-        assert_eq!(filled("a/{username}/#", "$SYS", "c").unwrap(), "a/$SYS/#");
-        assert_eq!(
-            filled("a/{username}", "u", "any/+/#").unwrap(),
-            "a/u",
-            "what a template does not use does not count"
-        );
-    }
-
-    #[test]
-    fn a_bad_template_is_refused_when_the_plugin_starts() {
-        for (template, part) in [
-            ("a/{user}", "{user}"),
-            ("a/{username", "without"),
-            ("a/#/b", "'#'"),
-            ("a+/b", "'+'"),
-            ("+{username}", "'+'"),
-            ("", "empty"),
-        ] {
-            let error = Template::parse(template.to_owned()).err().unwrap();
-            assert!(error.contains(part), "{template}: {error}");
-        }
+        Ok(Self { template: Template::parse(&filter, &["username", "client_id"])?, qos_max, retain })
     }
 }

@@ -11,9 +11,12 @@ use parking_lot::Mutex;
 
 use super::event::{Event, Number, PacketId, Published, Recipient, RetainChange, Stage, StoredMessage};
 use super::keeper::{Keeper, Kept, settled};
-use super::{NotKept, Position, Records};
+use super::{NotKept, Position, Receipt, Records};
 use crate::outbox::Outbox;
 use crate::session::Session;
+
+/// Memory for so many things stays between batches: a connection that is idle after a burst need not keep more.
+const KEPT_MAX: usize = 256;
 
 /// The number of a message or a sink record, once it is recorded.
 #[derive(Debug, Default)]
@@ -127,7 +130,7 @@ pub(crate) struct Receiving {
 /// A message that is to be recorded.
 #[derive(Debug)]
 pub(crate) struct Publication {
-    pub(crate) message: StoredMessage,
+    pub(crate) message: Arc<StoredMessage>,
     pub(crate) receivers: Vec<Receiving>,
     pub(crate) retain: RetainChange,
     pub(crate) slot: Arc<Slot>,
@@ -182,6 +185,10 @@ pub(crate) struct Ledger {
     more_holds: Vec<Arc<Hold>>,
     /// Whose connections look at what they hold once it is recorded.
     held_for: Vec<Arc<Outbox>>,
+    /// What is being recorded. Empty between commits; kept for its memory.
+    records: Records,
+    /// Which of its events somebody wants the number of, and of which sink they are a record.
+    slots: Vec<(usize, Arc<Slot>, Option<Arc<str>>)>,
 }
 
 impl Ledger {
@@ -196,6 +203,8 @@ impl Ledger {
             hold: None,
             more_holds: Vec::new(),
             held_for: Vec::new(),
+            records: Records::default(),
+            slots: Vec::new(),
         }
     }
 
@@ -284,11 +293,43 @@ impl Ledger {
         }
         self.end_record();
         let keeper = Arc::clone(&self.keeper);
-        let _endings = keeper.endings.read();
-        let mut records = Records::default();
-        let mut slots: Vec<(usize, Arc<Slot>, Option<Arc<str>>)> = Vec::new();
-        let mut ends = std::mem::take(&mut self.ends).into_iter().peekable();
-        for (place, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+        let endings = keeper.endings.read();
+        self.take_entries();
+        self.take_marks();
+        let first = self.append_records();
+        self.give_numbers(
+            first.as_ref().and_then(|outcome| outcome.as_ref().ok()).map(|receipt| receipt.number),
+        );
+        // Of messages that have their number since just now.
+        self.take_marks();
+        let outcome = match (self.append_records(), first) {
+            (Some(Ok(last)), Some(Ok(_)) | None) => Some(Ok(last)),
+            (_, first) => first,
+        };
+        drop(endings);
+        let outcome = outcome.map(|outcome| outcome.map(|receipt| receipt.position));
+        let position = outcome.as_ref().and_then(|outcome| outcome.as_ref().ok()).copied();
+        for hold in self.hold.take().into_iter().chain(self.more_holds.drain(..)) {
+            hold.set(position);
+        }
+        for outbox in self.held_for.drain(..) {
+            outbox.wake();
+        }
+        if let Some(outcome) = outcome.filter(|_| std::mem::take(&mut self.is_awaited)) {
+            self.wait_for(outcome);
+        }
+        self.is_awaited = false;
+        self.entries.shrink_to(KEPT_MAX);
+        self.marks.shrink_to(KEPT_MAX);
+        self.slots.shrink_to(KEPT_MAX);
+        self.records.shrink_to(KEPT_MAX);
+    }
+
+    /// Makes records of the entries.
+    fn take_entries(&mut self) {
+        let (records, slots) = (&mut self.records, &mut self.slots);
+        let mut ends = self.ends.drain(..).peekable();
+        for (place, entry) in self.entries.drain(..).enumerate() {
             match entry {
                 Entry::About(session, event) if !session.is_over() => records.push(event),
                 Entry::About(..) => {}
@@ -299,7 +340,6 @@ impl Ledger {
                         slot.lose();
                     } else {
                         slots.push((records.len(), slot, None));
-                        let message = Arc::new(message);
                         let taken_from = None;
                         records.push(Event::Published(Published { message, recipients, retain, taken_from }));
                     }
@@ -313,45 +353,35 @@ impl Ledger {
                 records.end();
             }
         }
-        self.take_marks(&mut records);
-        let mut outcome = self.append_all(&records);
-        let mut late = Records::default();
-        for (place, slot, sink) in slots {
-            let Some(Ok(receipt)) = &outcome else {
+    }
+
+    /// Gives the messages and sink records their numbers, counted from that of the first event that was appended; none,
+    /// where nothing was taken.
+    fn give_numbers(&mut self, first: Option<Number>) {
+        for (place, slot, sink) in self.slots.drain(..) {
+            let Some(first) = first else {
                 slot.lose();
                 continue;
             };
-            let number = receipt.number.saturating_add(place as u64);
+            let number = first.saturating_add(place as u64);
             if let (true, Some(sink)) = (slot.set(number), sink) {
-                late.push(settled(&sink, number));
+                self.records.push(settled(&sink, number));
             }
         }
-        // Of messages that were recorded just now.
-        self.take_marks(&mut late);
-        outcome = match (self.append_all(&late), outcome) {
-            (Some(Ok(last)), Some(Ok(_)) | None) => Some(Ok(last)),
-            (_, first) => first,
-        };
-        let outcome = outcome.map(|outcome| outcome.map(|receipt| receipt.position));
-        let position = outcome.as_ref().and_then(|outcome| outcome.as_ref().ok()).copied();
-        for hold in self.hold.take().into_iter().chain(self.more_holds.drain(..)) {
-            hold.set(position);
-        }
-        for outbox in self.held_for.drain(..) {
-            outbox.wake();
-        }
-        if let Some(outcome) = outcome.filter(|_| std::mem::take(&mut self.is_awaited)) {
-            self.wait_for(outcome);
-        }
-        self.is_awaited = false;
     }
 
-    fn append_all(&self, records: &Records) -> Option<Result<super::Receipt, NotKept>> {
-        (!records.is_empty()).then(|| self.keeper.append(records))
+    fn append_records(&mut self) -> Option<Result<Receipt, NotKept>> {
+        if self.records.is_empty() {
+            return None;
+        }
+        let outcome = self.keeper.append(&self.records);
+        self.records.clear();
+        Some(outcome)
     }
 
     /// Makes one record of the marks whose messages have a number.
-    fn take_marks(&mut self, records: &mut Records) {
+    fn take_marks(&mut self) {
+        let records = &mut self.records;
         self.marks.retain(|mark| {
             let number = match mark.slot.recorded() {
                 Recorded::As(number) => number,

@@ -1,4 +1,4 @@
-//! The promises of the plugin host, held with real components: the `login` plugin that ships, the examples in
+//! The promises of the plugin host, held with real components: the plugins that ship, the examples in
 //! other languages, the `hostile` fixture that misbehaves on command, and small components in text form.
 
 #![allow(
@@ -11,10 +11,12 @@
 mod bad_files;
 mod budgets;
 mod hooks;
+mod jwt;
 mod languages;
 mod login;
 mod quarantine;
 mod reload;
+mod topic_policy;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
