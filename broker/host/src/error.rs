@@ -181,7 +181,9 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// Too many libraries were loaded.
-    #[error("plugin '{plugin}': the broker has mapped {max} different native libraries, which are never unloaded; restart it to load another")]
+    #[error(
+        "plugin '{plugin}': the broker has mapped {max} different native libraries, which are never unloaded; restart it to load another"
+    )]
     TooManyLibraries {
         /// The plugin.
         plugin: String,

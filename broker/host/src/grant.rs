@@ -227,9 +227,8 @@ impl Manifest {
     /// What it asks for, each in words.
     #[must_use]
     pub fn in_words(&self) -> Vec<String> {
-        let several = |what: &str, names: &[String]| {
-            (!names.is_empty()).then(|| format!("{what} {}", names.join(" ")))
-        };
+        let several =
+            |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(" ")));
         let flags = [("key-value", self.key_value), ("revoke", self.revoke)];
         let flags = flags.into_iter().filter_map(|(what, asked)| asked.then(|| what.to_owned()));
         [("http", &self.http), ("publish", &self.publish), ("secrets", &self.secrets)]

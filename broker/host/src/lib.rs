@@ -45,7 +45,9 @@ pub mod services;
 mod stats;
 mod ticker;
 
-pub use config::{Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig};
+pub use config::{
+    Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig,
+};
 pub use error::{HostError, LoadError};
 pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, SecretSource};
 pub use host::Host;

@@ -367,8 +367,8 @@ impl Served {
         };
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.authenticate {
-                    Some(hook) => hook.call_authenticate(store, asked),
-                    None => Ok(hooks::authenticate::Answer::Next),
+                Some(hook) => hook.call_authenticate(store, asked),
+                None => Ok(hooks::authenticate::Answer::Next),
             }),
             Live::Native(instance) => instance.authenticate(call, &asked),
         };
@@ -396,8 +396,8 @@ impl Served {
         };
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.authorize {
-                    Some(hook) => hook.call_authorize(store, who, what),
-                    None => Ok(hooks::authorize::Decision::Next),
+                Some(hook) => hook.call_authorize(store, who, what),
+                None => Ok(hooks::authorize::Decision::Next),
             }),
             Live::Native(instance) => instance.authorize(call, &who, &what),
         };
@@ -410,8 +410,8 @@ impl Served {
         let message = convert::message(message, Some(now), &user);
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_publish {
-                    Some(hook) => hook.call_on_publish(store, message),
-                    None => Ok(hooks::on_publish::Verdict::Pass),
+                Some(hook) => hook.call_on_publish(store, message),
+                None => Ok(hooks::on_publish::Verdict::Pass),
             }),
             Live::Native(instance) => instance.on_publish(call, &message),
         };
@@ -426,8 +426,8 @@ impl Served {
         let qos = convert::qos(request.qos.unwrap_or(weirmq_core::message::QoS::AtMostOnce));
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_subscribe {
-                    Some(hook) => hook.call_on_subscribe(store, who, &filter, qos),
-                    None => Ok(hooks::on_subscribe::FilterVerdict::Pass),
+                Some(hook) => hook.call_on_subscribe(store, who, &filter, qos),
+                None => Ok(hooks::on_subscribe::FilterVerdict::Pass),
             }),
             Live::Native(instance) => instance.on_subscribe(call, &who, &filter, qos),
         };
@@ -441,8 +441,8 @@ impl Served {
         let who = convert::identity(&request.identity, peer.as_deref(), &attributes);
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_unsubscribe {
-                    Some(hook) => hook.call_on_unsubscribe(store, who, &filter),
-                    None => Ok(hooks::on_unsubscribe::FilterVerdict::Pass),
+                Some(hook) => hook.call_on_unsubscribe(store, who, &filter),
+                None => Ok(hooks::on_unsubscribe::FilterVerdict::Pass),
             }),
             Live::Native(instance) => instance.on_unsubscribe(call, &who, &filter),
         };
@@ -457,8 +457,8 @@ impl Served {
         let who = convert::identity(receiver, peer.as_deref(), &attributes);
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_deliver {
-                    Some(hook) => hook.call_on_deliver(store, asked, who),
-                    None => Ok(hooks::on_deliver::Verdict::Pass),
+                Some(hook) => hook.call_on_deliver(store, asked, who),
+                None => Ok(hooks::on_deliver::Verdict::Pass),
             }),
             Live::Native(instance) => instance.on_deliver(call, &asked, &who),
         };
@@ -472,8 +472,8 @@ impl Served {
         let asked = convert::message(message, None, &user);
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.persistence {
-                    Some(hook) => hook.call_before_store(store, asked),
-                    None => Ok(hooks::persistence::Stored::Keep),
+                Some(hook) => hook.call_before_store(store, asked),
+                None => Ok(hooks::persistence::Stored::Keep),
             }),
             Live::Native(instance) => instance.before_store(call, &asked),
         };
@@ -487,8 +487,8 @@ impl Served {
         let asked = convert::message(message, None, &user);
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.persistence {
-                    Some(hook) => hook.call_after_load(store, asked),
-                    None => Ok(Err("this version of the plugin does not serve persistence".to_owned())),
+                Some(hook) => hook.call_after_load(store, asked),
+                None => Ok(Err("this version of the plugin does not serve persistence".to_owned())),
             }),
             Live::Native(instance) => instance.after_load(call, &asked),
         };
@@ -521,8 +521,8 @@ impl Served {
     fn tick(&self, at_unix_ms: u64) -> Result<(), Failure> {
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.timer {
-                    Some(hook) => hook.call_on_timer(store, at_unix_ms),
-                    None => Ok(()),
+                Some(hook) => hook.call_on_timer(store, at_unix_ms),
+                None => Ok(()),
             }),
             Live::Native(instance) => instance.on_timer(call, at_unix_ms),
         };
@@ -589,8 +589,8 @@ impl Served {
         };
         let tell = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.lifecycle {
-                    Some(hook) => hook.call_on_event(store, told, at_unix_ms),
-                    None => Ok(()),
+                Some(hook) => hook.call_on_event(store, told, at_unix_ms),
+                None => Ok(()),
             }),
             Live::Native(instance) => instance.on_event(call, &told, at_unix_ms),
         };
@@ -614,11 +614,8 @@ impl Served {
         let call = Call { deadline_ms: generation.config.deadline_ms.at(point), place, hops };
         let watch = self.counters.begin_call(point);
         let wait = Duration::from_millis(call.deadline_ms.into());
-        let answer = generation.instances.with(
-            wait,
-            || generation.origin.make(place),
-            |instance| ask(instance, call),
-        );
+        let answer =
+            generation.instances.with(wait, || generation.origin.make(place), |instance| ask(instance, call));
         if let Some(begun) = watch {
             self.counters.time(point, begun.elapsed());
         }

@@ -6,6 +6,7 @@
 //! - [`config`]: the configuration file, its defaults and its errors
 //! - [`run`]: `weirmq run`, from the configuration to the last record
 //! - [`check`]: `weirmq check`
+//! - `chain`: who is asked in which order, and who never is
 //! - [`assemble`]: from a configuration to hooks, rules and sinks, and their chains
 //! - [`builtin`]: hooks that need no plugin
 //! - [`net`]: listeners, connection tasks, the clock
@@ -27,6 +28,7 @@ pub mod admin;
 pub mod assemble;
 pub mod banner;
 pub mod builtin;
+pub(crate) mod chain;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -36,8 +38,8 @@ pub mod hash;
 pub mod logging;
 pub mod net;
 mod outside;
-mod plugin_keys;
 pub(crate) mod plugin;
+mod plugin_keys;
 pub mod reload;
 pub mod run;
 pub mod signals;

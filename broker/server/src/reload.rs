@@ -109,7 +109,9 @@ pub enum ReloadError {
         known: String,
     },
     /// There is no version before.
-    #[error("plugin '{name}': no other version has served since the broker started, so there is none to go back to")]
+    #[error(
+        "plugin '{name}': no other version has served since the broker started, so there is none to go back to"
+    )]
     NoVersionBefore {
         /// The plugin.
         name: String,
@@ -244,10 +246,10 @@ impl Live {
 
     fn plugin(&self, name: &str) -> Result<&Plugin, ReloadError> {
         let plugins = self.assembly.plugins();
-        plugins.iter().find(|plugin| plugin.config().name == name).ok_or_else(|| ReloadError::UnknownPlugin {
-            name: name.to_owned(),
-            known: known_names(plugins),
-        })
+        plugins
+            .iter()
+            .find(|plugin| plugin.config().name == name)
+            .ok_or_else(|| ReloadError::UnknownPlugin { name: name.to_owned(), known: known_names(plugins) })
     }
 
     /// Ends a client's connection in the name of an operator. Answers whether it was connected.

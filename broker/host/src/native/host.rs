@@ -62,7 +62,8 @@ unsafe extern "C" fn log(context: *const abi::Context, level: u8, text: abi::Tex
     };
     // SAFETY: the header says that it is the context that `create` was given, before `destroy` has returned.
     let Some(context) = (unsafe { context.cast::<Context>().as_ref() }) else { return };
-    let text = abi::Text { bytes: text.bytes.min(LOG_BYTES_MAX), ..text };
+    let mut text = text;
+    text.bytes = text.bytes.min(LOG_BYTES_MAX);
     // SAFETY: the header says that a text has as many bytes as it says; at most those are read.
     let bytes = unsafe { text.get() }.unwrap_or_default();
     write_log(&context.plugin, level, &String::from_utf8_lossy(bytes));

@@ -75,7 +75,8 @@ fn check_table<'d>(file: &object::File<'d>, symbol: &impl ObjectSymbol<'d>) -> R
     let Some(&[a, b, c, d, e, f, g, h]) = head else {
         return Err(format!("its {} is not in the file: it must be a constant with a value", abi::TABLE));
     };
-    let number = |bytes| if file.is_little_endian() { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) };
+    let number =
+        |bytes| if file.is_little_endian() { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) };
     let (version, bytes) = (number([a, b, c, d]), number([e, f, g, h]));
     let (major, minor) = (version >> 16, version & 0xffff);
     if major != u32::from(abi::MAJOR) || minor > u32::from(abi::MINOR) {

@@ -73,18 +73,15 @@ pub(super) fn open(
 /// Maps a private copy: the file may be written to, or replaced, while it serves, and the system's loader would
 /// take another file of the same name for the one that it knows. Nobody else can write to the copy, and it is gone
 /// from the folder as soon as it is mapped.
-fn map(
-    config: &PluginConfig,
-    bytes: &[u8],
-    folder: Option<&Path>,
-) -> Result<&'static abi::Table, LoadError> {
+fn map(config: &PluginConfig, bytes: &[u8], folder: Option<&Path>) -> Result<&'static abi::Table, LoadError> {
     let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
     let copied = std::fs::create_dir_all(&folder).and_then(|()| {
         let mut copy = tempfile::Builder::new().prefix(&config.name).suffix(".so").tempfile_in(&folder)?;
         copy.write_all(bytes)?;
         Ok(copy.into_temp_path())
     });
-    let copy = copied.map_err(|source| LoadError::NativeCopy { plugin: config.name.clone(), folder, source })?;
+    let copy =
+        copied.map_err(|source| LoadError::NativeCopy { plugin: config.name.clone(), folder, source })?;
     let failed = |error: libloading::Error| LoadError::Link {
         plugin: config.name.clone(),
         file: config.file.clone(),

@@ -124,11 +124,7 @@ impl Reply {
     ///
     /// # Safety
     /// `view` is as the header says.
-    pub(super) unsafe fn optional_text(
-        &mut self,
-        what: &str,
-        view: abi::Text<'_>,
-    ) -> Copied<Option<String>> {
+    pub(super) unsafe fn optional_text(&mut self, what: &str, view: abi::Text<'_>) -> Copied<Option<String>> {
         // SAFETY: as the caller promises.
         let bytes = unsafe { self.bytes(view) }?;
         let text = bytes.map(String::from_utf8).transpose();

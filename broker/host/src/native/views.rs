@@ -151,15 +151,16 @@ pub(super) fn event<'a>(
     at_unix_ms: u64,
 ) -> abi::Event<'a> {
     use hooks::lifecycle::Event;
-    let told = |kind, client_id: Option<&'a str>, topic: Option<&'a str>, reason: Option<&'a str>| abi::Event {
-        identity: identity.map_or(std::ptr::null(), std::ptr::from_ref),
-        client_id: text(client_id),
-        topic: text(topic),
-        reason: text(reason),
-        at_unix_ms,
-        kind,
-        version: 0,
-    };
+    let told =
+        |kind, client_id: Option<&'a str>, topic: Option<&'a str>, reason: Option<&'a str>| abi::Event {
+            identity: identity.map_or(std::ptr::null(), std::ptr::from_ref),
+            client_id: text(client_id),
+            topic: text(topic),
+            reason: text(reason),
+            at_unix_ms,
+            kind,
+            version: 0,
+        };
     match event {
         Event::Connected(event) => abi::Event {
             version: version(event.version),
@@ -175,6 +176,8 @@ pub(super) fn event<'a>(
         Event::MessageDelivered(event) => {
             told(abi::MESSAGE_DELIVERED, Some(event.client_id), Some(event.topic), None)
         }
-        Event::MessageAcked(event) => told(abi::MESSAGE_ACKED, Some(event.client_id), Some(event.topic), None),
+        Event::MessageAcked(event) => {
+            told(abi::MESSAGE_ACKED, Some(event.client_id), Some(event.topic), None)
+        }
     }
 }

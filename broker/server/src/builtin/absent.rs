@@ -36,12 +36,8 @@ impl Absent {
     /// is decided by its failure policies, so that a guard that is disabled lets nobody in; it changes nothing.
     #[must_use]
     pub fn disabled(config: &PluginConfig, points: HookPoints) -> Self {
-        let guards = [
-            HookPoint::Authenticate,
-            HookPoint::Authorize,
-            HookPoint::OnSubscribe,
-            HookPoint::OnUnsubscribe,
-        ];
+        let guards =
+            [HookPoint::Authenticate, HookPoint::Authorize, HookPoint::OnSubscribe, HookPoint::OnUnsubscribe];
         let points = guards.into_iter().filter(|point| points.contains(*point)).collect();
         Self { name: config.name.clone(), points, why: Arc::from("an operator has disabled it") }
     }
@@ -120,7 +116,8 @@ mod tests {
     #[test]
     fn a_guard_that_is_disabled_lets_nobody_in_and_a_transform_that_is_changes_nothing() {
         let config = PluginConfig::new("guard", "guard.wasm");
-        let served = [HookPoint::Authenticate, HookPoint::OnSubscribe, HookPoint::OnPublish, HookPoint::Timer];
+        let served =
+            [HookPoint::Authenticate, HookPoint::OnSubscribe, HookPoint::OnPublish, HookPoint::Timer];
         let disabled = Absent::disabled(&config, served.into_iter().collect());
         let points: Vec<HookPoint> = disabled.points().iter().collect();
         assert_eq!(points, [HookPoint::Authenticate, HookPoint::OnSubscribe]);

@@ -55,10 +55,9 @@ impl Check {
         let config = Config::load(file)?;
         let wanted = self.file.canonicalize().ok();
         let plugin = config.plugins.into_iter().find(|plugin| plugin.file.canonicalize().ok() == wanted);
-        let plugin = plugin.filter(|_| wanted.is_some()).ok_or_else(|| CheckError::NotConfigured {
-            config: file.clone(),
-            file: self.file.clone(),
-        })?;
+        let plugin = plugin
+            .filter(|_| wanted.is_some())
+            .ok_or_else(|| CheckError::NotConfigured { config: file.clone(), file: self.file.clone() })?;
         Ok((config.plugin_host, plugin))
     }
 }
