@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub(crate) ended: bool,
     /// It is kept, and outlives the process.
     pub(crate) kept: bool,
+    /// Its beginning is kept: a CONNACK has said so.
+    pub(crate) confirmed: bool,
     /// It comes from before the last start, and its client has not been back: nobody knows its rights.
     pub(crate) restored: bool,
 }
@@ -264,6 +266,7 @@ impl Session {
             scheduled_at: None,
             ended: false,
             kept: false,
+            confirmed: false,
             restored: false,
         };
         Self {

@@ -3,14 +3,18 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use support::paper::Paper;
 use support::*;
 use weirmq_core::broker::Settings;
 use weirmq_core::durable::event::{Event, Published, RetainChange, Stage};
+use weirmq_core::durable::keys::Changes;
 use weirmq_core::hook::{
-    Actions, Draft, Failure, FailureKind, Hook, HookPoint, HookPoints, Observe, Persist, Persisted,
+    Actions, Denial, Draft, Failure, FailureKind, Hook, HookPoint, HookPoints, Observe, Persist, Persisted,
+    Reply, Transform, Transformed,
 };
 use weirmq_core::message::{Message, Properties};
 use weirmq_core::record::{Record, Value};
@@ -233,6 +237,29 @@ fn connack_of_a_new_session_suback_and_unsuback_wait_and_those_of_clean_sessions
         let mut clean = world.client(version, "clean");
         clean.subscribe(&world, "t", 2);
         clean.unsubscribe(&world, "t");
+    }
+}
+
+#[test]
+fn a_connection_that_ends_before_its_connack_is_kept_has_nothing_left_to_write() {
+    let journal = Paper::slow();
+    let world = world(&journal);
+    let knock = || {
+        let mut connect = Connect::new(V5, text("s"));
+        (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(100));
+        let mut client = world.socket(V5);
+        client.send(&world, Packet::Connect(Box::new(connect)));
+        client
+    };
+    let mut first = knock();
+    let mut second = knock();
+    first.work(&world);
+    assert!(first.is_closed(), "it was taken over");
+    second.shut_down(&world);
+    assert!(second.is_closed());
+    for client in [&mut first, &mut second] {
+        client.cut_in_place(&world);
+        assert_eq!((client.unwritten(), client.raw()), (0, Vec::new()));
     }
 }
 
@@ -536,6 +563,73 @@ fn retained_messages_that_a_kept_session_asked_for_are_kept_for_it_until_it_has_
     assert_eq!(s.all().len(), 4, "SUBACK and the three");
 }
 
+/// Publishes to `later` what comes to `first`, and leaves what comes to `later` waiting.
+struct Chain(Arc<AtomicBool>);
+
+impl Hook for Chain {
+    fn name(&self) -> &str {
+        "chain"
+    }
+
+    fn points(&self) -> HookPoints {
+        HookPoints::NONE.with(HookPoint::OnMessage).with(HookPoint::OnPublish)
+    }
+
+    fn on_message(self: Arc<Self>, topic: &TopicName) -> Vec<Arc<dyn Observe>> {
+        if topic.as_str() == "first" { vec![self] } else { Vec::new() }
+    }
+
+    fn on_publish(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Transform>> {
+        (topic.as_str() == "later").then_some(self as _)
+    }
+}
+
+impl Observe for Chain {
+    fn observe(&self, message: &Arc<Message>, _: Now, actions: &mut Actions) -> Result<(), Failure> {
+        let draft = Draft { topic: "later".to_owned(), ..Draft::of(message) };
+        actions.publish.push(("chain".into(), draft));
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        "chain"
+    }
+}
+
+impl Transform for Chain {
+    fn transform(&self, _: &Arc<Message>, _: Now) -> Reply<Transformed> {
+        let waits = Arc::clone(&self.0);
+        Reply::Later(Box::pin(std::future::poll_fn(move |_| {
+            if waits.load(Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(Ok(Transformed::Pass)) }
+        })))
+    }
+}
+
+#[test]
+fn a_receiver_that_is_faster_than_the_record_has_its_acknowledgement_recorded_after_it() {
+    let (journal, waits) = (Paper::quick(), Arc::new(AtomicBool::new(true)));
+    let chain = Arc::new(Chain(Arc::clone(&waits))) as Arc<dyn Hook>;
+    let world = World::keeping(Arc::clone(&journal) as _, Settings::default(), [chain]);
+    let (mut s, _) = world.persistent(V5, "s", 1_000);
+    s.subscribe(&world, "first", 2);
+    let mut p = world.client(V5, "p");
+    let before = journal.count();
+    p.publish(&world, "first", 1, "x");
+    // The message is there, and its record is not: it is one with that of what follows from it.
+    let id_of_it = s.expect_one_publish().packet_id.unwrap();
+    s.ack(&world, PacketType::PubAck, id_of_it);
+    assert_eq!(journal.count(), before);
+    waits.store(false, Ordering::Relaxed);
+    p.work(&world);
+    p.expect_ack(PacketType::PubAck, id(7), ReasonCode::Success);
+    s.send(&world, Packet::PingReq);
+    assert_eq!(s.next().unwrap().kind(), PacketType::PingResp);
+    let all = journal.records()[before..].concat();
+    let [message] = &published(&all)[..] else { panic!("{all:?}") };
+    assert_eq!(message.recipients[0].stage, Stage::UnderWay(id_of_it));
+    assert!(matches!(all.last(), Some(Event::Settled { .. })), "{all:?}");
+}
+
 #[test]
 fn the_brokers_own_messages_are_not_kept() {
     let journal = Paper::quick();
@@ -553,4 +647,206 @@ fn a_connection_that_ends_waits_for_nothing_more() {
     assert!(p.is_waiting());
     p.send(&world, Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
     assert!(!p.is_waiting());
+}
+
+/// A hook that counts the messages of `count/#` and `drop/#` and remembers how many there were.
+struct Counter {
+    changes: [Arc<Changes>; 1],
+    count: AtomicUsize,
+}
+
+impl Counter {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { changes: [Arc::new(Changes::new(Arc::from("counter")))], count: AtomicUsize::new(0) })
+    }
+
+    fn count(&self) {
+        let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
+        self.changes[0].note([(Bytes::from("n"), Some(Bytes::from(count.to_string())))]);
+    }
+}
+
+impl Hook for Counting {
+    fn name(&self) -> &str {
+        "counting"
+    }
+
+    fn points(&self) -> HookPoints {
+        HookPoints::NONE.with(HookPoint::OnMessage).with(HookPoint::OnPublish)
+    }
+
+    fn on_message(self: Arc<Self>, topic: &TopicName) -> Vec<Arc<dyn Observe>> {
+        if topic.starts_with("count/") { vec![Arc::clone(&self.0) as _] } else { Vec::new() }
+    }
+
+    fn on_publish(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Transform>> {
+        topic.starts_with("drop/").then(|| Arc::clone(&self.0) as _)
+    }
+}
+
+struct Counting(Arc<Counter>);
+
+impl Observe for Counter {
+    fn observe(&self, message: &Arc<Message>, _: Now, _: &mut Actions) -> Result<(), Failure> {
+        if message.payload == "fail" {
+            return Err(Failure::new(FailureKind::Crash, "as asked"));
+        }
+        self.count();
+        Ok(())
+    }
+
+    fn changes(&self) -> &[Arc<Changes>] {
+        &self.changes
+    }
+
+    fn name(&self) -> &str {
+        "counter"
+    }
+}
+
+impl Transform for Counter {
+    fn transform(&self, _: &Arc<Message>, _: Now) -> Reply<Transformed> {
+        self.count();
+        Reply::ready(Transformed::Drop(Denial::new(ReasonCode::QuotaExceeded, "as asked")))
+    }
+
+    fn changes(&self) -> &[Arc<Changes>] {
+        &self.changes
+    }
+}
+
+/// The last value of the counter's key that a record says.
+fn counted(records: &[Vec<Event>]) -> Option<String> {
+    records.iter().flatten().rev().find_map(|event| match event {
+        Event::KeySet { namespace, key, value } if &**namespace == "counter" && key == "n" => {
+            Some(String::from_utf8_lossy(value).into_owned())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn what_a_hook_remembers_is_in_the_record_of_the_message_and_the_acknowledgement_waits_for_it() {
+    let journal = Paper::slow();
+    let counter = Counter::new();
+    let world = World::keeping(
+        Arc::clone(&journal) as _,
+        Settings::default(),
+        [Arc::new(Counting(Arc::clone(&counter))) as _],
+    );
+    journal.keep_at_once(true);
+    let (mut away, _) = world.persistent(V5, "away", 1_000);
+    away.subscribe(&world, "#", 1);
+    away.cut(&world);
+    journal.keep_at_once(false);
+    let before = journal.count();
+    let mut p = world.client(V5, "p");
+    p.publish(&world, "count/x", 1, "1");
+    p.expect_nothing();
+    let records = journal.records()[before..].to_vec();
+    let [record] = &records[..] else { panic!("one record: {records:?}") };
+    assert_eq!(published(record).len(), 1);
+    assert_eq!(counted(&records).as_deref(), Some("1"));
+    journal.keep();
+    p.work(&world);
+    p.expect_ack(PacketType::PubAck, id(7), ReasonCode::Success);
+
+    // A message that a transform drops is answered when what the transform remembers of it is kept.
+    p.publish(&world, "drop/x", 1, "2");
+    p.expect_nothing();
+    assert_eq!(counted(&journal.records()).as_deref(), Some("2"));
+    journal.keep();
+    p.work(&world);
+    p.expect_ack(PacketType::PubAck, id(7), ReasonCode::QuotaExceeded);
+
+    // Nothing has changed: nothing is recorded of it.
+    let before = journal.count();
+    p.publish(&world, "count/x", 0, "fail");
+    assert_eq!(journal.count(), before);
+}
+
+#[test]
+fn what_could_not_be_recorded_is_recorded_with_the_next_change_and_nothing_older_ever_behind_it() {
+    let journal = Paper::quick();
+    let counter = Counter::new();
+    let world = World::keeping(
+        Arc::clone(&journal) as _,
+        Settings::default(),
+        [Arc::new(Counting(Arc::clone(&counter))) as _],
+    );
+    let mut p = world.client(V5, "p");
+    journal.refuse(true);
+    counter.changes[0].note([(Bytes::from("other"), Some(Bytes::from("x")))]);
+    p.publish(&world, "count/x", 1, "1");
+    assert!(
+        !matches!(p.next(), Some(Packet::PubAck(ack)) if ack.code == ReasonCode::Success),
+        "it is not kept"
+    );
+    assert_eq!(counter.changes[0].unrecorded(), 2);
+    journal.refuse(false);
+    world.client(V5, "q").publish(&world, "count/x", 1, "2");
+    assert_eq!(counter.changes[0].unrecorded(), 0);
+    let last = journal.records().pop().unwrap();
+    assert_eq!(counted(std::slice::from_ref(&last)).as_deref(), Some("2"));
+    assert!(
+        last.iter().any(|event| matches!(event, Event::KeySet { key, .. } if key == "other")),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn connack_waits_where_a_session_is_resumed_that_is_not_kept_yet_and_where_there_is_a_will() {
+    let journal = Paper::slow();
+    let world = world(&journal);
+    let knock = |with_will| {
+        let mut connect = Connect::new(V5, text("s"));
+        (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(100));
+        connect.will = will("gone", "s", 50).filter(|_| with_will);
+        let mut client = world.socket(V5);
+        client.send(&world, Packet::Connect(Box::new(connect)));
+        client
+    };
+    knock(false).cut(&world);
+    let mut again = knock(false);
+    again.expect_nothing();
+    journal.keep();
+    again.work(&world);
+    assert!(matches!(again.next(), Some(Packet::ConnAck(connack)) if connack.session_present));
+    again.cut(&world);
+    let mut quick = knock(false);
+    assert!(matches!(quick.next(), Some(Packet::ConnAck(_))), "there is nothing new to keep");
+    quick.cut(&world);
+    let mut with_will = knock(true);
+    with_will.expect_nothing();
+    journal.keep();
+    with_will.work(&world);
+    assert!(matches!(with_will.next(), Some(Packet::ConnAck(_))));
+}
+
+#[test]
+fn a_will_is_recorded_until_its_message_is_and_gone_with_that_record() {
+    let journal = Paper::slow();
+    let mut world = with_subscriber(&journal);
+    journal.keep_at_once(true);
+    for delay_s in [0, 5] {
+        let (mortal, _) = world.connect(V5, "mortal", |connect| {
+            (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(100));
+            connect.will = will("t", "gone", delay_s);
+            connect.will.as_mut().unwrap().qos = QoS::AtLeastOnce;
+        });
+        let before = journal.count();
+        mortal.cut(&world);
+        world.advance(6.0);
+        let records = journal.records().split_off(before);
+        let wills = |record: &[Event]| -> Vec<bool> {
+            let will = |event: &Event| match event {
+                Event::SessionSet { session, .. } => Some(session.will.is_some()),
+                _ => None,
+            };
+            record.iter().filter_map(will).collect()
+        };
+        let place = records.iter().position(|record| !published(record).is_empty()).unwrap();
+        assert_eq!(wills(&records[place]), [false], "{records:#?}");
+        assert!(records[..place].iter().flat_map(|record| wills(record)).all(|there| there), "{records:#?}");
+    }
 }

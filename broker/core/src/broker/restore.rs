@@ -103,7 +103,7 @@ impl Broker {
         self.sessions.lock().insert(client, Arc::clone(&session));
         {
             let mut state = session.lock();
-            (state.kept, state.restored) = (true, true);
+            (state.kept, state.confirmed, state.restored) = (true, true, true);
             let was_connected = header.ends_at_unix_ms.is_none();
             state.ends_at = match header.ends_at_unix_ms {
                 Some(unix_ms) => Some(moment(unix_ms, now)),

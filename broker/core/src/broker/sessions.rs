@@ -171,7 +171,9 @@ impl Broker {
         match (was_kept, state.kept) {
             (true, true) => {
                 let set = DurableEvent::SessionSet { client: client(), session: state.header(now) };
-                ledger.about(session, set, false);
+                // CONNACK promises the will, and that there is a session: the first may not have come to say so.
+                let promises = state.will.is_some() || !state.confirmed;
+                ledger.about(session, set, promises);
             }
             // It is new: one that was not kept has ended with its connection.
             (false, true) => {
@@ -239,7 +241,7 @@ impl Broker {
                 self.schedule(session, &mut state);
             }
             if !ends && state.kept && ending != Ending::Abandoned {
-                self.record_header(session, &state, now);
+                self.record_header(session, &state, due.as_deref(), now);
             }
             (due, ends, identity)
         };
@@ -249,7 +251,7 @@ impl Broker {
             let _ = self.end_session(session, now);
         }
         self.tell(&Event::Disconnected { identity: Arc::clone(&identity), reason: reason.to_owned() }, now);
-        due.map(|will| self.publish_will(*will, identity, false, now))
+        due.map(|will| self.publish_will(session, *will, identity, false, now))
     }
 
     /// A session without a connection has come to a deadline.
@@ -270,22 +272,28 @@ impl Broker {
                 self.schedule(session, &mut state);
             }
             if !ends && state.kept {
-                self.record_header(session, &state, now);
+                self.record_header(session, &state, will.as_deref(), now);
             }
             (will, ends, Arc::clone(&state.identity), state.restored)
         };
         if ends {
             let _ = self.end_session(session, now);
         }
-        will.map(|will| self.publish_will(*will, identity, restored, now))
+        will.map(|will| self.publish_will(session, *will, identity, restored, now))
     }
 
-    /// Records what a kept session is now.
-    fn record_header(&self, session: &Session, state: &State, now: Now) {
+    /// Records what a kept session is now. `due` is its will where that is being published: the record of the message
+    /// says that it is done with.
+    fn record_header(&self, session: &Session, state: &State, due: Option<&Will>, now: Now) {
         if let Some(keeper) = self.keeper() {
             let client = Arc::clone(&session.client_id);
+            let mut header = state.header(now);
+            if let Some(will) = due {
+                header.will = Some(Box::new(will.clone()));
+                header.will_due_unix_ms = Some(now.unix_ms);
+            }
             // Nobody waits for that; without it the session is as it was before.
-            let _ = keeper.record(vec![DurableEvent::SessionSet { client, session: state.header(now) }]);
+            let _ = keeper.record(vec![DurableEvent::SessionSet { client, session: header }]);
         }
     }
 
@@ -353,6 +361,7 @@ impl Broker {
     /// will; not where it is known only that the client might, before the broker was started.
     fn publish_will(
         self: &Arc<Self>,
+        session: &Arc<Session>,
         will: Will,
         identity: Arc<Identity>,
         authorized: bool,
@@ -372,13 +381,23 @@ impl Broker {
             properties: will.properties,
             hops: 0,
         });
-        let broker = Arc::clone(self);
+        let (broker, session) = (Arc::clone(self), Arc::clone(session));
         Box::pin(async move {
             let plan = broker.plan(&message.topic);
             let batch = broker.batch();
             let origin = Origin::Client { identity, authorized };
             // The outcome is counted and logged on the way; a will has nobody to answer.
-            let _ = publish::publish(broker, origin, message, plan, now, batch).await;
+            let (_, mut batch) = publish::publish(broker, origin, message, plan, now, batch).await;
+            let state = session.lock();
+            if let Some(ledger) = batch.ledger().filter(|_| state.kept) {
+                // In one record with the message: neither is the will lost, nor does it come twice.
+                let set = DurableEvent::SessionSet {
+                    client: Arc::clone(&session.client_id),
+                    session: state.header(now),
+                };
+                ledger.about(&session, set, false);
+            }
+            drop(state);
         })
     }
 

@@ -135,9 +135,12 @@ impl Connection {
         }
     }
 
-    /// The connection ends: the client asks again where it has to.
+    /// The connection ends: the client asks again where it has to. One that was not greeted yet is told nothing.
     pub(super) fn forget_owed(&mut self) {
-        self.owed = None;
+        let Some(owed) = self.owed.take() else { return };
+        if owed.queue.iter().any(|(_, owe)| matches!(owe, Owe::Greeting)) {
+            self.outbox.release(false);
+        }
     }
 
     /// Gives the answers whose promises are kept by now, and sends the messages that are.
@@ -186,6 +189,9 @@ impl Connection {
                 }
             }
             Owe::Greeting => {
+                if let Phase::Open(open) = &self.phase {
+                    open.session.lock().confirmed = true;
+                }
                 self.outbox.release(true);
                 self.batch.add(&self.outbox);
             }

@@ -389,6 +389,11 @@ impl Client {
         self.packets.pop_front()
     }
 
+    /// How many bytes the broker means to write still.
+    pub fn unwritten(&self) -> usize {
+        self.outbox.bytes()
+    }
+
     /// The bytes that have come and were not read as packets.
     pub fn raw(&mut self) -> Vec<u8> {
         std::mem::take(&mut *self.pipe.bytes.lock())

@@ -8,10 +8,12 @@
 )]
 
 mod clients;
+mod crash;
 mod faults;
 mod lifecycle;
 mod quickstart;
 mod runtime;
+mod state;
 mod store;
 mod support;
 mod wire;

@@ -94,7 +94,12 @@ impl Lines {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no line with {parts:?} ({count}) in:\n{}", lines.join("\n"));
+            if left.is_zero() {
+                // The lock is let go first: what is said on the way out looks at the lines too.
+                let all = lines.join("\n");
+                drop(lines);
+                panic!("no line with {parts:?} ({count}) in:\n{all}");
+            }
             lines = self.0.1.wait_timeout(lines, left).unwrap().0;
         }
     }
