@@ -66,7 +66,7 @@ impl imports::types::Host for State {}
 
 impl imports::log::Host for State {
     fn log(&mut self, level: imports::log::Level, text: String) -> Answer<()> {
-        self.count_host_call()?;
+        // Not counted with the others: what is too much is left out, and the call goes on.
         let entries = self.passing.log_entries.saturating_add(1);
         self.passing.log_entries = entries;
         if entries > LOG_ENTRIES_MAX {

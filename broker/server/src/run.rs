@@ -100,6 +100,9 @@ async fn live(config: Config) -> Result<(), RunError> {
         Some(durable) => Broker::with_journal(settings, assembly.records(), durable.journal()),
         None => Broker::new(settings, assembly.records()),
     };
+    if let (Some(durable), Some(rules)) = (&durable, assembly.rules()) {
+        durable.keep_state_of(rules.hook())?;
+    }
     let (door, desk) = outside::door();
     assembly.connect(Arc::new(door));
     tokio::spawn(desk.serve(Arc::clone(&broker), clock));
