@@ -134,6 +134,10 @@ enum Plugin {
     },
     /// Say what a plugin's file is, what it wants and whether it would load; without a broker
     Check(plugin::check::Check),
+    /// Ask a plugin's hook by hand, JSON in and out; without a broker
+    Call(plugin::call::Call),
+    /// Measure what calls into a plugin cost; without a broker
+    Bench(plugin::bench::Bench),
 }
 
 #[derive(Debug, Subcommand)]
@@ -192,10 +196,9 @@ pub fn main() -> ExitCode {
         Command::Plugin(Plugin::Disable { name, target }) => ask(&target, &Request::PluginDisable { name }),
         Command::Plugin(Plugin::Enable { name, target }) => ask(&target, &Request::PluginEnable { name }),
         Command::Plugin(Plugin::Rollback { name, target }) => ask(&target, &Request::PluginRollback { name }),
-        Command::Plugin(Plugin::Check(check)) => match check.run(&mut io::stdout().lock()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        },
+        Command::Plugin(Plugin::Check(check)) => ended(check.run(&mut io::stdout().lock())),
+        Command::Plugin(Plugin::Call(call)) => ended(call.run(&mut io::stdout().lock())),
+        Command::Plugin(Plugin::Bench(bench)) => ended(bench.run(&mut io::stdout().lock())),
         Command::Client { command: Some(Client::Disconnect { id, target }), .. } => {
             ask(&target, &Request::ClientDisconnect { id })
         }
@@ -259,6 +262,13 @@ pub(crate) fn ask(target: &Target, request: &Request) -> ExitCode {
             println!("{}", client::in_words(&answer));
             done(&answer)
         }
+    }
+}
+
+fn ended(outcome: Result<(), plugin::PluginCommandError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
     }
 }
 

@@ -124,3 +124,70 @@ fn a_plugin_is_checked_without_a_broker() {
         assert!(!good && said.contains(words), "{arguments:?}: {said}");
     }
 }
+
+fn plugin(folder: &Folder, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weirmq"));
+    command.env_remove("WEIRMQ_CONFIG").current_dir(folder.path("")).arg("plugin");
+    let output = command.args(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_hook_is_asked_by_hand() {
+    let folder = Folder::new("");
+    folder.write("guard.wasm", plugins::authenticating("1.0.0"));
+    let (good, said) = plugin(&folder, &["call", "guard.wasm", "authenticate", r#"{"client_id": "c"}"#]);
+    assert!(good && said == "\"next\"\n", "{said}");
+    for (arguments, words) in [
+        (&["call", "guard.wasm", "authorise", "{}"][..], "there is no hook 'authorise'"),
+        (&["call", "guard.wasm", "authenticate", r#"{"client": "c"}"#], "unknown field `client`"),
+        (&["call", "guard.wasm", "timer", "{}"], "it serves: authenticate"),
+        (&["call", "guard.wasm", "authenticate"], "EOF while parsing"),
+    ] {
+        let (good, said) = plugin(&folder, arguments);
+        assert!(!good && said.contains(words), "{arguments:?}: {said}");
+    }
+    let (_, help) = plugin(&folder, &["call", "--help"]);
+    assert!(help.contains("on-publish") && help.contains(r#""payload": "21.5""#), "{help}");
+}
+
+#[test]
+fn a_native_plugin_is_checked_called_and_measured() {
+    let folder = Folder::new(
+        "[plugin_host]\nallow_native = true\n[[plugin]]\nname = 'own'\nfile = 'own.so'\n\
+         [plugin.config]\nprefix = 'devices'\n",
+    );
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let built = Command::new("cc")
+        .args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-O2", "-fPIC", "-shared", "-I"])
+        .arg(root.join("plugin-api/c"))
+        .arg("-o")
+        .arg(folder.path("own.so"))
+        .arg(root.join("examples/native/c/own_topics.c"))
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let (good, said) = check(&folder, &["own.so"]);
+    assert!(!good && said.contains("allow_native = true"), "{said}");
+    let (good, said) = check(&folder, &["own.so", "--allow-native"]);
+    assert!(!good && said.contains("`prefix` must be a topic"), "{said}");
+    let (good, said) = check(&folder, &["own.so", "--config", "weirmq.toml"]);
+    assert!(good && said.contains("native") && said.contains("own-topics 1.0.0"), "{said}");
+
+    let ask = |id: &str, topic: &str| {
+        let json = format!(r#"{{"client": {{"id": "{id}"}}, "publish": {{"topic": "{topic}"}}}}"#);
+        let (good, said) =
+            plugin(&folder, &["call", "own.so", "authorize", &json, "--config", "weirmq.toml"]);
+        assert!(good, "{said}");
+        said
+    };
+    assert_eq!(ask("c1", "devices/c1/temperature"), "\"allow\"\n");
+    for (id, topic) in
+        [("c1", "devices/c2/temperature"), ("c1", "devices/c11"), ("c1", "other"), ("+", "devices/+")]
+    {
+        assert!(ask(id, topic.trim_end_matches("/+")).contains("0x87"), "{id} {topic}");
+    }
+    let (good, said) = plugin(&folder, &["bench", "own.so", "--config", "weirmq.toml", "--each-ms", "20"]);
+    assert!(good && said.contains("p99 ns") && said.contains("authorize"), "{said}");
+}

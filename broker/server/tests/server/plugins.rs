@@ -17,13 +17,14 @@ pub(crate) fn observing(version: &str) -> Vec<u8> {
     component(
         "lifecycle-plugin",
         version,
-        r#"(func (export "weirmq:plugin/lifecycle@0.1.0#on-event") (param i32))"#,
+        r#"(func (export "weirmq:plugin/lifecycle@0.1.0#events") (result i32) i32.const 192)
+            (func (export "weirmq:plugin/lifecycle@0.1.0#on-event") (param i32))"#,
     )
 }
 
 fn component(world: &str, version: &str, hook: &str) -> Vec<u8> {
     assert_eq!(version.len(), 5);
-    // 16: name and version; 64: where they are, as `info` answers; 128: `ok`; 160: `next`.
+    // 16: name and version; 64: where they are, as `info` answers; 128: `ok`; 160: `next`; 192: an empty list.
     let text = format!(
         r#"(module
             (memory (export "memory") 4)
