@@ -14,7 +14,9 @@ The project's own commands.
                               it with examples/quickstart; ARGS are added to the broker's own
   cargo xtask test [-- ARGS]  set up what is missing, build the guests, run every test; the last line is
                               the total. ARGS go to `cargo test` in the place of `--workspace`
-  cargo xtask guests [NAME]   build the guests (Wasm plugins) only, or the one of that name, into target/guests
+  cargo xtask guests [NAME]   build the guests (Wasm plugins) only, or the one of that name, into target/guests;
+                              `cargo xtask guests --table` then measures the examples of each language, and
+                              prints the table of plugin-api/README.md
   cargo xtask bench [-- ARGS] measure the broker beside mosquitto and rumqttd, some minutes; the table is
                               printed and left in target/bench/table.md. ARGS choose, such as
                               `--only pairs,churn --rounds 5 --seconds 3`; `--help` lists them
@@ -92,6 +94,7 @@ fn test(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
 fn build_guests(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
     let wanted = match arguments {
         [] => Wanted::All,
+        [flag] if flag == "--table" => return print_table(root),
         [name] => Wanted::One(name),
         [_, argument, ..] => {
             return Err(Stop(format!("`guests` takes one name, but was given `{argument}` too")));
@@ -99,6 +102,18 @@ fn build_guests(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
     };
     let folder = guests::build(root, wanted)?;
     process::say(&format!("the guests are in {}", folder.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a plugin costs in each language.
+fn print_table(root: &Path) -> Result<ExitCode, Stop> {
+    let guests = guests::build(root, Wanted::All)?;
+    process::check(
+        process::cargo()
+            .current_dir(root)
+            .args(["run", "--release", "--package", "weirmq-host", "--example", "languages"])
+            .env("WEIRMQ_GUESTS", guests),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,11 +7,13 @@
 //! # Layout
 //! - this file: the seam
 //! - [`event`]: what can be said
+//! - [`keys`]: keys and values, and changes of them that come true with a message
 //! - `keeper`: the journal as the broker uses it
 //! - `ledger`: what a batch of work has to record
 
 pub mod event;
 pub(crate) mod keeper;
+pub mod keys;
 pub(crate) mod ledger;
 
 pub use keeper::Kept;

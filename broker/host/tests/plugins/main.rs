@@ -11,6 +11,7 @@
 mod bad_files;
 mod budgets;
 mod hooks;
+mod json_schema;
 mod jwt;
 mod languages;
 mod login;
