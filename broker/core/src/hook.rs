@@ -23,6 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::counters::LogGate;
+use crate::durable::keys::Changes;
 use crate::message::{Message, Properties, QoS};
 use crate::record::Record;
 use crate::time::Now;
@@ -333,6 +334,11 @@ impl Draft {
 pub trait Transform: Send + Sync {
     /// What is to become of `message`.
     fn transform(&self, message: &Arc<Message>, now: Now) -> Reply<Transformed>;
+
+    /// Where it notes what of its state it changes: that is recorded with the message.
+    fn changes(&self) -> &[Arc<Changes>] {
+        &[]
+    }
 }
 
 /// An on-message hook bound to a topic: rules.
@@ -343,6 +349,11 @@ pub trait Observe: Send + Sync {
     /// # Errors
     /// A [`Failure`]: the message is routed all the same.
     fn observe(&self, message: &Arc<Message>, now: Now, actions: &mut Actions) -> Result<(), Failure>;
+
+    /// Where it notes what of its state it changes: that is recorded with the message.
+    fn changes(&self) -> &[Arc<Changes>] {
+        &[]
+    }
 
     /// The rule's or hook's name, for logs and counters.
     fn name(&self) -> &str;

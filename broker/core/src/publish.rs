@@ -14,6 +14,7 @@ use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::{DropReason, Limit};
+use crate::durable::keys::Changes;
 use crate::hook::{
     Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Link, Policy, Reply, Transformed,
 };
@@ -193,11 +194,14 @@ async fn one(
         .map(|(place, t)| (*place, Arc::clone(t)))
     {
         item.link = place + 1;
+        let versions = versions(transform.changes());
         let reply = transform.transform(&item.message, now);
         if matches!(reply, Reply::Later(_)) {
             batch.flush_outboxes();
         }
-        let transformed = match reply.get().await {
+        let reply = reply.get().await;
+        note_changes(transform.changes(), versions, batch);
+        let transformed = match reply {
             Ok(transformed) => transformed,
             Err(failure) => match transform_failed(broker, &item, place, &failure) {
                 Ok(()) => Transformed::Pass,
@@ -465,23 +469,40 @@ pub(crate) fn route(
     if message.retain {
         keeping.retains(broker.retain(message, now));
     }
-    let actions = (!plan.observers.is_empty()).then(|| observe(broker, message, plan, now));
+    let actions = (!plan.observers.is_empty()).then(|| observe(broker, message, plan, now, batch));
     let matched = deliver(broker, message, plan, &mut keeping, now, batch);
     keeping.note(message, now, batch);
     Ok((matched, actions))
 }
 
-fn observe(broker: &Broker, message: &Arc<Message>, plan: &Plan, now: Now) -> Actions {
+fn observe(broker: &Broker, message: &Arc<Message>, plan: &Plan, now: Now, batch: &mut Batch) -> Actions {
     let mut actions = Actions::default();
     for observer in &plan.observers {
+        let versions = versions(observer.changes());
         if let Err(failure) = observer.observe(message, now, &mut actions) {
             broker.counters().hook_failures.add_one();
             if let Some(held_back) = broker.log.pass() {
                 warn!(rule = observer.name(), topic = %message.topic, %failure, held_back, "rule failed");
             }
         }
+        note_changes(observer.changes(), versions, batch);
     }
     actions
+}
+
+/// Has what a hook has changed of its state since it had these versions recorded with the message that is on its
+/// way. What of it was noted for another message, and is not recorded yet, goes with it.
+fn note_changes(all: &[Arc<Changes>], before: u64, batch: &mut Batch) {
+    if versions(all) != before
+        && let Some(ledger) = batch.ledger()
+    {
+        all.iter().for_each(|changes| ledger.changes(changes));
+    }
+}
+
+/// A number that is another when something in `all` was noted.
+fn versions(all: &[Arc<Changes>]) -> u64 {
+    all.iter().map(|changes| changes.version()).sum()
 }
 
 /// Hands `message` to everybody who receives its topic.

@@ -3,7 +3,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -11,9 +11,10 @@ use support::paper::Paper;
 use support::*;
 use weirmq_core::broker::Settings;
 use weirmq_core::durable::event::{Event, Published, RetainChange, Stage};
+use weirmq_core::durable::keys::Changes;
 use weirmq_core::hook::{
-    Actions, Draft, Failure, FailureKind, Hook, HookPoint, HookPoints, Observe, Persist, Persisted, Reply,
-    Transform, Transformed,
+    Actions, Denial, Draft, Failure, FailureKind, Hook, HookPoint, HookPoints, Observe, Persist, Persisted,
+    Reply, Transform, Transformed,
 };
 use weirmq_core::message::{Message, Properties};
 use weirmq_core::record::{Record, Value};
@@ -646,6 +647,151 @@ fn a_connection_that_ends_waits_for_nothing_more() {
     assert!(p.is_waiting());
     p.send(&world, Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
     assert!(!p.is_waiting());
+}
+
+/// A hook that counts the messages of `count/#` and `drop/#` and remembers how many there were.
+struct Counter {
+    changes: [Arc<Changes>; 1],
+    count: AtomicUsize,
+}
+
+impl Counter {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { changes: [Arc::new(Changes::new(Arc::from("counter")))], count: AtomicUsize::new(0) })
+    }
+
+    fn count(&self) {
+        let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
+        self.changes[0].note([(Bytes::from("n"), Some(Bytes::from(count.to_string())))]);
+    }
+}
+
+impl Hook for Counting {
+    fn name(&self) -> &str {
+        "counting"
+    }
+
+    fn points(&self) -> HookPoints {
+        HookPoints::NONE.with(HookPoint::OnMessage).with(HookPoint::OnPublish)
+    }
+
+    fn on_message(self: Arc<Self>, topic: &TopicName) -> Vec<Arc<dyn Observe>> {
+        if topic.starts_with("count/") { vec![Arc::clone(&self.0) as _] } else { Vec::new() }
+    }
+
+    fn on_publish(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Transform>> {
+        topic.starts_with("drop/").then(|| Arc::clone(&self.0) as _)
+    }
+}
+
+struct Counting(Arc<Counter>);
+
+impl Observe for Counter {
+    fn observe(&self, message: &Arc<Message>, _: Now, _: &mut Actions) -> Result<(), Failure> {
+        if message.payload == "fail" {
+            return Err(Failure::new(FailureKind::Crash, "as asked"));
+        }
+        self.count();
+        Ok(())
+    }
+
+    fn changes(&self) -> &[Arc<Changes>] {
+        &self.changes
+    }
+
+    fn name(&self) -> &str {
+        "counter"
+    }
+}
+
+impl Transform for Counter {
+    fn transform(&self, _: &Arc<Message>, _: Now) -> Reply<Transformed> {
+        self.count();
+        Reply::ready(Transformed::Drop(Denial::new(ReasonCode::QuotaExceeded, "as asked")))
+    }
+
+    fn changes(&self) -> &[Arc<Changes>] {
+        &self.changes
+    }
+}
+
+/// The last value of the counter's key that a record says.
+fn counted(records: &[Vec<Event>]) -> Option<String> {
+    records.iter().flatten().rev().find_map(|event| match event {
+        Event::KeySet { namespace, key, value } if &**namespace == "counter" && key == "n" => {
+            Some(String::from_utf8_lossy(value).into_owned())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn what_a_hook_remembers_is_in_the_record_of_the_message_and_the_acknowledgement_waits_for_it() {
+    let journal = Paper::slow();
+    let counter = Counter::new();
+    let world = World::keeping(
+        Arc::clone(&journal) as _,
+        Settings::default(),
+        [Arc::new(Counting(Arc::clone(&counter))) as _],
+    );
+    journal.keep_at_once(true);
+    let (mut away, _) = world.persistent(V5, "away", 1_000);
+    away.subscribe(&world, "#", 1);
+    away.cut(&world);
+    journal.keep_at_once(false);
+    let before = journal.count();
+    let mut p = world.client(V5, "p");
+    p.publish(&world, "count/x", 1, "1");
+    p.expect_nothing();
+    let records = journal.records()[before..].to_vec();
+    let [record] = &records[..] else { panic!("one record: {records:?}") };
+    assert_eq!(published(record).len(), 1);
+    assert_eq!(counted(&records).as_deref(), Some("1"));
+    journal.keep();
+    p.work(&world);
+    p.expect_ack(PacketType::PubAck, id(7), ReasonCode::Success);
+
+    // A message that a transform drops is answered when what the transform remembers of it is kept.
+    p.publish(&world, "drop/x", 1, "2");
+    p.expect_nothing();
+    assert_eq!(counted(&journal.records()).as_deref(), Some("2"));
+    journal.keep();
+    p.work(&world);
+    p.expect_ack(PacketType::PubAck, id(7), ReasonCode::QuotaExceeded);
+
+    // Nothing has changed: nothing is recorded of it.
+    let before = journal.count();
+    p.publish(&world, "count/x", 0, "fail");
+    assert_eq!(journal.count(), before);
+}
+
+#[test]
+fn what_could_not_be_recorded_is_recorded_with_the_next_change_and_nothing_older_ever_behind_it() {
+    let journal = Paper::quick();
+    let counter = Counter::new();
+    let world = World::keeping(
+        Arc::clone(&journal) as _,
+        Settings::default(),
+        [Arc::new(Counting(Arc::clone(&counter))) as _],
+    );
+    let mut p = world.client(V5, "p");
+    journal.refuse(true);
+    counter.changes[0].note([(Bytes::from("other"), Some(Bytes::from("x")))]);
+    p.publish(&world, "count/x", 1, "1");
+    assert!(
+        !matches!(p.next(), Some(Packet::PubAck(ack)) if ack.code == ReasonCode::Success),
+        "it is not kept"
+    );
+    assert_eq!(counter.changes[0].unrecorded(), 2);
+    journal.refuse(false);
+    world.client(V5, "q").publish(&world, "count/x", 1, "2");
+    assert_eq!(counter.changes[0].unrecorded(), 0);
+    let last = journal.records().pop().unwrap();
+    assert_eq!(counted(std::slice::from_ref(&last)).as_deref(), Some("2"));
+    assert!(
+        last.iter().any(|event| matches!(event, Event::KeySet { key, .. } if key == "other")),
+        "{last:?}"
+    );
 }
 
 #[test]

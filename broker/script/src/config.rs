@@ -49,6 +49,12 @@ pub struct Config {
     pub files_max: usize,
     /// Rules and tests that one file may register. Past it the file is not loaded.
     pub registrations_max: usize,
+    /// Keys that the state of one file may have. Past it: `Memory`.
+    pub state_keys_max: usize,
+    /// Bytes of one value in a state, as JSON text. Past it: `Memory`.
+    pub state_value_bytes_max: usize,
+    /// Bytes of all keys and values in the state of one file; at most [`STATE_BYTES_CEILING`]. Past it: `Memory`.
+    pub state_bytes_max: usize,
 }
 
 /// How much more the top level of a file and a test may do than one run of a rule.
@@ -60,6 +66,9 @@ pub const CALL_LEVELS_CEILING: usize = 64;
 /// The most that [`Config::array_items_max`] and [`Config::map_entries_max`] may be: each item may hold the next,
 /// and to release the outermost takes stack for all of them.
 pub const ITEMS_CEILING: usize = 100_000;
+
+/// The most that [`Config::state_bytes_max`] may be: all of it may have to be recorded at once.
+pub const STATE_BYTES_CEILING: usize = 16 * 1024 * 1024;
 
 impl Default for Config {
     fn default() -> Self {
@@ -79,6 +88,9 @@ impl Default for Config {
             file_bytes_max: 1024 * 1024,
             files_max: 1_000,
             registrations_max: 1_000,
+            state_keys_max: 10_000,
+            state_value_bytes_max: 16 * 1024,
+            state_bytes_max: 1024 * 1024,
         }
     }
 }
@@ -100,7 +112,7 @@ impl Config {
 
     /// What is wrong with the numbers, if anything is: a limit of 0 would stop every rule.
     pub(crate) fn fault(&self) -> Option<String> {
-        let numbers: [(&str, u64); 12] = [
+        let numbers: [(&str, u64); 15] = [
             ("operations_max", self.operations_max),
             ("deadline_ms", self.deadline_ms),
             ("string_bytes_max", self.string_bytes_max as u64),
@@ -113,6 +125,9 @@ impl Config {
             ("files_max", self.files_max as u64),
             ("registrations_max", self.registrations_max as u64),
             ("published_max", self.published_max as u64),
+            ("state_keys_max", self.state_keys_max as u64),
+            ("state_value_bytes_max", self.state_value_bytes_max as u64),
+            ("state_bytes_max", self.state_bytes_max as u64),
         ];
         if let Some((name, _)) = numbers.iter().find(|(_, number)| *number == 0) {
             return Some(format!("{name} is 0; it must be at least 1"));
@@ -121,6 +136,7 @@ impl Config {
             ("call_levels_max", self.call_levels_max, CALL_LEVELS_CEILING),
             ("array_items_max", self.array_items_max, ITEMS_CEILING),
             ("map_entries_max", self.map_entries_max, ITEMS_CEILING),
+            ("state_bytes_max", self.state_bytes_max, STATE_BYTES_CEILING),
         ];
         ceilings
             .iter()

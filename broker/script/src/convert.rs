@@ -100,6 +100,13 @@ pub(crate) fn payload_bytes(value: &Dynamic) -> Answer<Bytes> {
     Ok(text.into())
 }
 
+/// `value` as JSON, text included.
+pub(crate) fn json_bytes(value: &Dynamic) -> Answer<Vec<u8>> {
+    let mut text = Vec::new();
+    write_json(value, &mut text, 0)?;
+    Ok(text)
+}
+
 /// `value` as a record keeps it.
 pub(crate) fn record_value(value: &Dynamic) -> Answer<Value> {
     record_value_at(value, 0)

@@ -10,14 +10,18 @@ use rhai::packages::{
 
 use crate::config::Config;
 use crate::report::LoadError;
-use crate::rule::Rule;
-use crate::run::tick;
+use crate::rule::{Program, Rule};
+use crate::run::{Remembered, tick};
+use crate::state::States;
 use crate::words;
 
 /// The script engine and its limits. Immutable, shared by all threads.
 pub(crate) struct Core {
-    pub(crate) rhai: rhai::Engine,
+    pub(crate) rhai: Arc<rhai::Engine>,
     pub(crate) config: Arc<Config>,
+    pub(crate) states: Arc<States>,
+    /// Whether it is a test's: then files have other states than those that they were loaded with.
+    is_trial: bool,
 }
 
 /// The rules that are live together, in their order: by file name, then by line.
@@ -43,7 +47,22 @@ impl Core {
         let mut rhai = language();
         limit(&mut rhai, &config);
         words::register(&mut rhai, &config);
-        Ok(Arc::new(Self { rhai, config }))
+        let states = Arc::new(States::new(Arc::clone(&config)));
+        Ok(Arc::new(Self { rhai: Arc::new(rhai), config, states, is_trial: false }))
+    }
+
+    /// The same with no state so far, for a test.
+    pub(crate) fn trial(&self) -> Arc<Self> {
+        let (rhai, config) = (Arc::clone(&self.rhai), Arc::clone(&self.config));
+        Arc::new(Self { rhai, states: Arc::new(States::new(Arc::clone(&config))), config, is_trial: true })
+    }
+
+    /// The state of a file, where it uses one.
+    pub(crate) fn state_of(&self, program: &Program) -> Remembered {
+        let state = program.state.as_ref().and_then(|state| {
+            if self.is_trial { self.states.of(&program.file).ok() } else { Some(Arc::clone(state)) }
+        });
+        Remembered::new(state)
     }
 }
 

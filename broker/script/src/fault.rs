@@ -116,6 +116,7 @@ fn stop_kind(stop: Stop) -> FailureKind {
         Stop::Operations => FailureKind::Operations,
         Stop::Deadline => FailureKind::Deadline,
         Stop::Published | Stop::Records | Stop::OutputBytes => FailureKind::OutputTooLarge,
+        Stop::StateKeys | Stop::StateValue | Stop::StateBytes | Stop::StateChanges => FailureKind::Memory,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use weirmq_core::durable::keys::Changes;
 use weirmq_core::hook::{Denial, Draft, Failure, FailureKind, Transformed};
 use weirmq_core::message::{Message, Publisher};
 use weirmq_core::time::{Instant, Now};
@@ -18,6 +19,20 @@ impl RuleSet {
     pub(crate) fn transform_of(&self, topic: &str, from: usize) -> Option<(usize, &Arc<Rule>)> {
         let behind = self.rules.iter().enumerate().skip(from);
         behind.into_iter().find(|(_, rule)| rule.kind == RuleKind::Transform && rule.pattern.matches(topic))
+    }
+
+    /// Where transforms note what of their files' states they change. Any may be met: what one makes of a message
+    /// may be for others.
+    pub(crate) fn changes_of_transforms(&self) -> Vec<Arc<Changes>> {
+        let mut all: Vec<Arc<Changes>> = Vec::new();
+        for rule in self.rules.iter().filter(|rule| rule.kind == RuleKind::Transform) {
+            if let Some(changes) = rule.changes()
+                && !all.iter().any(|known| Arc::ptr_eq(known, changes))
+            {
+                all.push(Arc::clone(changes));
+            }
+        }
+        all
     }
 
     /// The `on` rules that want messages of `topic`, in their order.

@@ -7,12 +7,13 @@
 
 use std::collections::HashSet;
 
-use rhai::{AST, ASTNode, Expr, FnCallExpr, ScriptFuncDef, Stmt};
+use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, ScriptFuncDef, Stmt};
 use weirmq_core::hook::FailureKind;
 
 use crate::fault::Fault;
 use crate::standard::{is_known, words};
 use crate::suggest::did_you_mean;
+use crate::words::state;
 
 /// The functions that a closure with variables from around it may be given to: they do not hand it on.
 const TAKES_CLOSURES: [&str; 21] = [
@@ -48,6 +49,20 @@ pub(crate) fn check(ast: &AST) -> Result<(), Fault> {
         found.is_none()
     });
     found.map_or(Ok(()), Err)
+}
+
+/// Whether `ast` says anywhere that something is to be remembered.
+pub(crate) fn uses_state(ast: &AST) -> bool {
+    let mut found = false;
+    ast.walk(&mut |path: &[ASTNode<'_>]| {
+        found |= path.last().and_then(call_of).is_some_and(|(call, _)| is_about_state(call));
+        !found
+    });
+    found
+}
+
+fn is_about_state(call: &FnCallExpr) -> bool {
+    !call.namespace.is_empty() && call.namespace.root() == state::NAMESPACE
 }
 
 /// The names that a file gives itself.
@@ -92,11 +107,13 @@ fn fault_at(path: &[ASTNode<'_>], names: &Names<'_>) -> Option<Fault> {
         let variable = variables.first()?;
         return (!harmless).then(|| kept_closure(&variable.0.name, variable.0.pos));
     }
-    let (ASTNode::Stmt(Stmt::FnCall(call, position)) | ASTNode::Expr(Expr::FnCall(call, position))) = node
-    else {
-        return None;
-    };
+    let (call, position) = call_of(node)?;
     let name = call.name.as_str();
+    if is_about_state(call) && !state::WORDS.contains(&name) {
+        let suggestion = did_you_mean(name, state::WORDS.to_vec());
+        let text = format!("there is no function '{}::{name}'{suggestion}", state::NAMESPACE);
+        return Some(Fault::new(FailureKind::Unavailable, text, position));
+    }
     if call.op_token.is_some() || !is_name(name) || !call.namespace.is_empty() || names.knows(name) {
         return None;
     }
@@ -104,7 +121,16 @@ fn fault_at(path: &[ASTNode<'_>], names: &Names<'_>) -> Option<Fault> {
     known.extend(names.functions.iter().copied());
     let suggestion = did_you_mean(name, known);
     let text = format!("there is no function '{name}'{suggestion}");
-    Some(Fault::new(FailureKind::Unavailable, text, *position))
+    Some(Fault::new(FailureKind::Unavailable, text, position))
+}
+
+fn call_of<'a>(node: &'a ASTNode<'_>) -> Option<(&'a FnCallExpr, Position)> {
+    match node {
+        ASTNode::Stmt(Stmt::FnCall(call, position)) | ASTNode::Expr(Expr::FnCall(call, position)) => {
+            Some((call, *position))
+        }
+        _ => None,
+    }
 }
 
 /// The name of the function that `node` calls, if it calls one.
@@ -122,7 +148,7 @@ fn is_name(name: &str) -> bool {
     name != "curry" && name.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
-fn kept_closure(variable: &str, position: rhai::Position) -> Fault {
+fn kept_closure(variable: &str, position: Position) -> Fault {
     let text = format!(
         "a closure that uses '{variable}' from around it can only be given straight to on(), transform(), \
          test() or a function of arrays such as filter(); elsewhere, pass '{variable}' as a parameter"

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use weirmq_core::durable::keys::{Changes, KeyStore};
 use weirmq_core::hook::{
     Actions, Failure, Hook, HookPoint, HookPoints, Observe, Reply, Transform, Transformed,
 };
@@ -17,6 +18,7 @@ use crate::flow::{Bound, Flow};
 use crate::load::Folder;
 use crate::report::{LoadError, Report, RuleInfo, ScriptError, TestReport};
 use crate::rule::Rule;
+use crate::state::Restored;
 use crate::view::Binding;
 
 /// The rule engine: the way in.
@@ -90,6 +92,15 @@ impl ScriptHook {
         }
     }
 
+    /// Has what rules remember kept in `store` from now on, and reads back what is kept there. To be called once,
+    /// before the first topic is bound.
+    ///
+    /// # Errors
+    /// Why it cannot be read back.
+    pub fn keep_state_in(&self, store: &Arc<dyn KeyStore>) -> Result<Restored, String> {
+        self.core.states.keep_in(store)
+    }
+
     /// The live rules, in their order, with what they have done so far.
     #[must_use]
     pub fn rules(&self) -> Vec<RuleInfo> {
@@ -119,7 +130,8 @@ impl Hook for ScriptHook {
     fn on_publish(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Transform>> {
         let rules = self.live.load_full();
         let bound = Bound::new(&rules, topic)?;
-        Some(Arc::new(BoundTransforms { core: Arc::clone(&self.core), rules, bound }))
+        let changes = rules.changes_of_transforms();
+        Some(Arc::new(BoundTransforms { core: Arc::clone(&self.core), rules, bound, changes }))
     }
 
     fn on_message(self: Arc<Self>, topic: &TopicName) -> Vec<Arc<dyn Observe>> {
@@ -140,12 +152,17 @@ struct BoundTransforms {
     core: Arc<Core>,
     rules: Arc<RuleSet>,
     bound: Bound,
+    changes: Vec<Arc<Changes>>,
 }
 
 impl Transform for BoundTransforms {
     fn transform(&self, message: &Arc<Message>, now: Now) -> Reply<Transformed> {
         let mut flow = Flow::new(&self.core, &self.rules, now).bound(&self.bound);
         Reply::Now(flow.send(Arc::clone(message), 0).map(|()| flow.into_transformed()))
+    }
+
+    fn changes(&self) -> &[Arc<Changes>] {
+        &self.changes
     }
 }
 
@@ -159,6 +176,10 @@ struct BoundRule {
 impl Observe for BoundRule {
     fn observe(&self, message: &Arc<Message>, now: Now, actions: &mut Actions) -> Result<(), Failure> {
         self.rule.observe(&self.core, message, &self.binding, now, actions)
+    }
+
+    fn changes(&self) -> &[Arc<Changes>] {
+        self.rule.changes().map_or(&[], std::slice::from_ref)
     }
 
     fn name(&self) -> &str {

@@ -13,6 +13,7 @@
 //! - `rule`: one rule and the running of it
 //! - `flow`: a message on its way through transforms
 //! - `run`: one run's budget, and what it has asked for so far
+//! - [`state`]: what the rules of a file remember
 //! - `words`: what scripts can say
 //! - `view`: the message as scripts see it
 //! - `json`: JSON read in place, field by field
@@ -41,6 +42,7 @@ pub mod report;
 mod rule;
 mod run;
 mod standard;
+pub mod state;
 mod suggest;
 mod testing;
 mod view;

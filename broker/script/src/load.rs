@@ -15,6 +15,7 @@ use crate::guard;
 use crate::report::{Report, ScriptError};
 use crate::rule::{Program, Rule, Stats, panicked};
 use crate::run::{Budget, Frame, Registered, Registration, run, with_frame};
+use crate::state::State;
 use crate::testing::TestCase;
 use crate::words::getters;
 
@@ -52,6 +53,7 @@ impl Folder {
         let names = rule_files(&core.config.folder)?;
         let mut report = Report::default();
         self.forget_all_but(&names, &mut report);
+        core.states.make_room();
         let (within, surplus) = names.split_at(names.len().min(core.config.files_max));
         for name in within {
             self.refresh_file(core, name, &mut report);
@@ -251,6 +253,7 @@ fn text(source: &[u8]) -> Result<&str, Fault> {
 fn execute(core: &Core, file: &str, source: &str) -> Result<Program, Fault> {
     let ast = core.rhai.compile(source).map_err(|error| Fault::of_parse(&error, source))?;
     guard::check(&ast)?;
+    let state = if guard::uses_state(&ast) { Some(state_of(core, file)?) } else { None };
     let mut global = core.rhai.new_global_runtime_state();
     global.source = Some(file.into());
     // Function pointers to closures are looked up in the first module.
@@ -265,7 +268,14 @@ fn execute(core: &Core, file: &str, source: &str) -> Result<Program, Fault> {
         Err(error) => return Err(Fault::of_run(error)),
     }
     check_constants(&global)?;
-    Ok(Program { file: Arc::from(file), global })
+    Ok(Program { file: Arc::from(file), state, global })
+}
+
+fn state_of(core: &Core, file: &str) -> Result<Arc<State>, Fault> {
+    core.states.of(file).map_err(|error| {
+        let text = format!("its state cannot be read back: {error}");
+        Fault::new(FailureKind::Unavailable, text, Position::NONE)
+    })
 }
 
 fn assemble(

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rhai::{Dynamic, EvalAltResult, FnPtr, GlobalRuntimeState, NativeCallContext, Position};
+use weirmq_core::durable::keys::Changes;
 use weirmq_core::hook::{Actions, Denial, Draft, Failure, FailureKind, ReasonCode};
 use weirmq_core::message::Message;
 use weirmq_core::time::Now;
@@ -15,6 +16,7 @@ use crate::fault::Fault;
 use crate::pattern::Pattern;
 use crate::report::{RuleInfo, RuleKind};
 use crate::run::{Answer, Budget, Frame, OnRun, TransformRun, run};
+use crate::state::State;
 use crate::view::{Binding, Msg};
 
 /// A rule as a script registered it.
@@ -31,6 +33,8 @@ pub(crate) struct Rule {
 /// A compiled file, as its handlers need it: the functions and constants that they may use.
 pub(crate) struct Program {
     pub(crate) file: Arc<str>,
+    /// What its rules remember, where they do.
+    pub(crate) state: Option<Arc<State>>,
     pub(crate) global: GlobalRuntimeState,
 }
 
@@ -70,10 +74,14 @@ impl Rule {
             published_before,
             records_before,
             output_bytes: 0,
+            state: core.state_of(&self.program),
         });
         let (outcome, frame) = self.run(core, message, binding, frame);
-        if let Some(Frame::On(on)) = frame {
+        if let Some(Frame::On(mut on)) = frame {
             *actions = on.actions;
+            if outcome.is_ok() {
+                on.state.finish();
+            }
         }
         self.counted(outcome.map(drop)).inspect_err(|_| {
             actions.publish.truncate(published_before);
@@ -95,13 +103,23 @@ impl Rule {
             message: Arc::clone(message),
             answer: None,
             output_bytes: 0,
+            state: core.state_of(&self.program),
         });
         let (outcome, frame) = self.run(core, message, binding, frame);
-        let answer = match frame {
-            Some(Frame::Transform(transform)) => transform.answer,
-            _ => None,
+        let Some(Frame::Transform(mut transform)) = frame else {
+            return self.counted(outcome.map(|_| Outcome::Pass));
         };
-        self.counted(outcome.and_then(|returned| self.outcome(returned, answer)))
+        let answer = transform.answer.take();
+        let outcome = outcome.and_then(|returned| self.outcome(returned, answer));
+        if outcome.is_ok() {
+            transform.state.finish();
+        }
+        self.counted(outcome)
+    }
+
+    /// Where it notes what of its file's state it changes, where that is to be recorded.
+    pub(crate) fn changes(&self) -> Option<&Arc<Changes>> {
+        self.program.state.as_ref().and_then(|state| state.changes())
     }
 
     /// What an operator sees of it.

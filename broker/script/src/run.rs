@@ -21,6 +21,7 @@ use crate::engine::{Core, RuleSet};
 use crate::pattern::Pattern;
 use crate::report::RuleKind;
 use crate::rule::Rule;
+use crate::state::{Call, State};
 
 /// What a run may cost.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,7 @@ pub(crate) enum Frame {
     /// A `transform` rule.
     Transform(TransformRun),
     /// A test.
-    Test { core: Arc<Core>, rules: Arc<RuleSet>, lines: u32 },
+    Test { core: Arc<Core>, rules: Arc<RuleSet>, state: Remembered, lines: u32 },
 }
 
 /// A rule or a test as the top level of a file registers it.
@@ -83,6 +84,7 @@ pub(crate) struct OnRun {
     pub(crate) published_before: usize,
     pub(crate) records_before: usize,
     pub(crate) output_bytes: usize,
+    pub(crate) state: Remembered,
 }
 
 /// The run of a `transform` rule.
@@ -92,6 +94,39 @@ pub(crate) struct TransformRun {
     pub(crate) message: Arc<Message>,
     pub(crate) answer: Option<(Answer, Position)>,
     pub(crate) output_bytes: usize,
+    pub(crate) state: Remembered,
+}
+
+/// The state of the file that a run belongs to, and the run's hold on it from its first word about it.
+pub(crate) struct Remembered {
+    state: Option<Arc<State>>,
+    call: Option<Call>,
+}
+
+impl Remembered {
+    /// `state`, if the file has any.
+    pub(crate) fn new(state: Option<Arc<State>>) -> Self {
+        Self { state, call: None }
+    }
+
+    /// The state, held until the run ends.
+    ///
+    /// # Errors
+    /// Others had it until the run's deadline.
+    pub(crate) fn held(&mut self) -> Result<&mut Call, Box<EvalAltResult>> {
+        if self.call.is_none() {
+            let state = self.state.as_ref().ok_or("the file has no state: it says nowhere state::")?;
+            self.call = state.take(ends);
+        }
+        self.call.as_mut().ok_or_else(|| Stop::Deadline.error())
+    }
+
+    /// What was changed comes true, and others can have the state.
+    pub(crate) fn finish(&mut self) {
+        if let Some(call) = self.call.take() {
+            call.finish();
+        }
+    }
 }
 
 /// What a transform says is to become of its message.
@@ -120,6 +155,10 @@ pub(crate) enum Stop {
     Published,
     Records,
     OutputBytes,
+    StateKeys,
+    StateValue,
+    StateBytes,
+    StateChanges,
 }
 
 impl Stop {
@@ -137,6 +176,13 @@ impl fmt::Display for Stop {
             Self::Published => "it asked for more messages than published_max allows",
             Self::Records => "it asked for more records than records_max allows",
             Self::OutputBytes => "what it asked for has more bytes than output_bytes_max allows",
+            Self::StateKeys => "its file's state would have more keys than state_keys_max allows",
+            Self::StateValue => "a value for its file's state has more bytes than state_value_bytes_max allows",
+            Self::StateBytes => "its file's state would have more bytes than state_bytes_max allows",
+            Self::StateChanges => {
+                "it changed too much of its file's state at once, or too many former changes are not recorded yet; \
+                 the bound is three times state_keys_max and state_bytes_max"
+            }
         })
     }
 }
@@ -186,6 +232,15 @@ pub(crate) fn with_frame<T>(act: impl FnOnce(&mut Frame) -> T) -> Option<T> {
 /// Counts one operation; says so when the run is over its budget.
 pub(crate) fn tick() -> Option<Stop> {
     METER.with(|meter| meter.count(1))
+}
+
+/// When the run is to end.
+fn ends() -> Option<Instant> {
+    METER.with(|meter| {
+        let ends = meter.ends.get().or_else(|| Instant::now().checked_add(meter.deadline.get()));
+        meter.ends.set(ends);
+        ends
+    })
 }
 
 /// Counts one operation of a word that makes many values at once.

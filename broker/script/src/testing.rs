@@ -32,9 +32,11 @@ impl TestCase {
     /// Runs it against `rules`.
     pub(crate) fn run(&self, core: &Arc<Core>, rules: &Arc<RuleSet>) -> TestOutcome {
         let began = Instant::now();
-        let frame = Frame::Test { core: Arc::clone(core), rules: Arc::clone(rules), lines: 0 };
+        let core = core.trial();
+        let state = core.state_of(&self.program);
+        let frame = Frame::Test { core: Arc::clone(&core), rules: Arc::clone(rules), state, lines: 0 };
         let budget = Budget::of_a_file(&core.config);
-        let (outcome, _) = run(frame, budget, || call(core, &self.program, &self.body, &mut []));
+        let (outcome, _) = run(frame, budget, || call(&core, &self.program, &self.body, &mut []));
         let outcome = outcome.unwrap_or_else(|| Err(panicked(self.position)));
         TestOutcome {
             name: self.name.clone(),

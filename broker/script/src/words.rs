@@ -1,4 +1,10 @@
 //! The words of rules: what a script can say beyond the script language itself.
+//!
+//! # Layout
+//! - this file: messages, rules, tests
+//! - `state`: what rules remember
+
+pub(crate) mod state;
 
 use std::sync::Arc;
 
@@ -31,6 +37,7 @@ pub(crate) fn register(engine: &mut Engine, config: &Arc<Config>) {
     register_logging(engine, config);
     register_tests(engine);
     register_bounded(engine, config);
+    engine.register_static_module(state::NAMESPACE, state::module(config).into());
 }
 
 /// Functions that read each property that `ast` names, straight. Without them the engine would look for a

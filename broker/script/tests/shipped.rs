@@ -25,7 +25,7 @@ fn the_quickstart_rules_pass_their_tests() {
 
 #[test]
 fn the_shipped_rules_pass_their_tests() {
-    every_test_passes("rules", 14);
+    every_test_passes("rules", 17);
 }
 
 #[test]
@@ -85,6 +85,13 @@ fn the_reference_has_every_word_and_every_shipped_file() {
         "keys()",
         "values()",
         "contains(",
+        "state::get(",
+        "state::set(",
+        "state::add(",
+        "state::remove(",
+        "state::contains(",
+        "state::keys(",
+        "state::clear(",
     ] {
         assert!(text.contains(&format!("`{word}")) || text.contains(&format!("json.{word}")), "{word}");
     }
@@ -112,6 +119,9 @@ fn the_budgets_in_the_reference_are_the_defaults() {
         file_bytes_max,
         files_max,
         registrations_max,
+        state_keys_max,
+        state_value_bytes_max,
+        state_bytes_max,
     } = Config::default();
     let text = readme();
     for (name, value) in [
@@ -129,6 +139,9 @@ fn the_budgets_in_the_reference_are_the_defaults() {
         ("file_bytes_max", file_bytes_max.to_string()),
         ("files_max", files_max.to_string()),
         ("registrations_max", registrations_max.to_string()),
+        ("state_keys_max", state_keys_max.to_string()),
+        ("state_value_bytes_max", state_value_bytes_max.to_string()),
+        ("state_bytes_max", state_bytes_max.to_string()),
     ] {
         assert!(text.contains(&format!("| `{name}` | {value} |")), "{name} is {value}");
     }

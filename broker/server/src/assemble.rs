@@ -366,6 +366,12 @@ impl Rules {
         in_full(&self.folder, error)
     }
 
+    /// The hook that they are.
+    #[must_use]
+    pub fn hook(&self) -> &ScriptHook {
+        &self.hook
+    }
+
     /// The live rules.
     #[must_use]
     pub fn live(&self) -> Vec<weirmq_script::RuleInfo> {

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use weirmq_core::broker::{Broker, KeptMessage, KeptSession};
 use weirmq_core::durable::Journal;
-use weirmq_core::durable::event::{Number, StoredMessage};
+use weirmq_core::durable::event::{Event, Number, StoredMessage};
+use weirmq_core::durable::keys::KeyStore;
 use weirmq_core::message::Message;
 use weirmq_core::time::Now;
+use weirmq_script::ScriptHook;
+use weirmq_script::state::NAMESPACE_PREFIX;
 use weirmq_sinks::SinkSet;
 use weirmq_store::{LogStore, OpenError, Recovery, Store, StoreError};
 
@@ -34,6 +38,9 @@ pub enum DurableError {
     /// What is in it cannot be read.
     #[error("the store cannot be read: {0}")]
     Read(#[from] StoreError),
+    /// What rules remember cannot be read.
+    #[error("what rules remember cannot be read from the store: {0}")]
+    State(String),
 }
 
 /// The store of a running broker.
@@ -111,6 +118,37 @@ impl Durable {
         &self.store
     }
 
+    /// Keys and values. What is set and removed there waits until it is kept.
+    #[must_use]
+    pub fn keys(&self) -> Arc<dyn KeyStore> {
+        Arc::new(StoreKeys(Arc::clone(&self.store)))
+    }
+
+    /// Reads back what the rules of `hook` remember, and has it kept from now on. To be called before the hook is in
+    /// the chains.
+    ///
+    /// # Errors
+    /// [`DurableError::State`].
+    pub fn keep_state_of(&self, hook: &ScriptHook) -> Result<(), DurableError> {
+        let restored = hook.keep_state_in(&self.keys()).map_err(DurableError::State)?;
+        let kept = self.store.namespaces();
+        let others = kept.iter().filter_map(|namespace| namespace.strip_prefix(NAMESPACE_PREFIX));
+        let others: Vec<&str> =
+            others.filter(|file| restored.files.iter().all(|known| **known != **file)).collect();
+        tracing::info!(
+            files = restored.files.len(),
+            keys = restored.keys,
+            "brought back what rules remember"
+        );
+        if !others.is_empty() {
+            tracing::info!(
+                "state of rule files that are not there, or say nothing about it, stays in the store: {}",
+                others.join(", ")
+            );
+        }
+        Ok(())
+    }
+
     /// What the broker records in.
     #[must_use]
     pub fn journal(&self) -> Arc<dyn Journal> {
@@ -122,6 +160,35 @@ impl Durable {
         if let Err(error) = self.store.sync().wait() {
             tracing::error!("the store could not write everything: {error}");
         }
+    }
+}
+
+/// Keys and values in the store of a running broker.
+struct StoreKeys(Arc<LogStore>);
+
+impl StoreKeys {
+    fn append(&self, event: Event) -> Result<(), String> {
+        Store::append(&*self.0, &[event]).wait().map_err(|error| error.to_string())
+    }
+}
+
+impl KeyStore for StoreKeys {
+    fn value(&self, namespace: &Arc<str>, key: &[u8]) -> Result<Option<Bytes>, String> {
+        self.0.value(namespace, key).map_err(|error| error.to_string())
+    }
+
+    fn keys(&self, namespace: &Arc<str>, from: &[u8], max: usize) -> Vec<Bytes> {
+        self.0.keys(namespace, from, max)
+    }
+
+    fn set(&self, namespace: &Arc<str>, key: &[u8], value: Bytes) -> Result<(), String> {
+        let (namespace, key) = (Arc::clone(namespace), Bytes::copy_from_slice(key));
+        self.append(Event::KeySet { namespace, key, value })
+    }
+
+    fn remove(&self, namespace: &Arc<str>, key: &[u8]) -> Result<(), String> {
+        let (namespace, key) = (Arc::clone(namespace), Bytes::copy_from_slice(key));
+        self.append(Event::KeyRemoved { namespace, key })
     }
 }
 

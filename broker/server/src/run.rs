@@ -95,6 +95,9 @@ async fn live(config: Config) -> Result<(), RunError> {
         Some(durable) => Broker::with_journal(settings, assembly.records(), durable.journal()),
         None => Broker::new(settings, assembly.records()),
     };
+    if let (Some(durable), Some(rules)) = (&durable, assembly.rules()) {
+        durable.keep_state_of(rules.hook())?;
+    }
     broker.set_chains(assembly.chains());
     let restored = match &durable {
         Some(durable) => Some(bring_back(durable, &broker, assembly.sinks(), clock).await?),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tracing::{error, warn};
 
 use super::event::{Event, Number};
@@ -17,6 +17,8 @@ pub(crate) struct Keeper {
     /// Read while a batch is recorded, written while the end of a session is: nothing of a session is recorded behind
     /// its end, where it would be taken for something of the next session with this client identifier.
     pub(super) endings: RwLock<()>,
+    /// Held from taking changes of keys until they are appended: the log has them in the order in which they came true.
+    pub(super) changing: Mutex<()>,
     counters: Arc<Counters>,
     log: Arc<LogGate>,
     /// The log says once that nothing is kept any more.
@@ -25,7 +27,8 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(journal: Arc<dyn Journal>, counters: Arc<Counters>, log: Arc<LogGate>) -> Self {
-        Self { journal, endings: RwLock::default(), counters, log, told: AtomicBool::new(false) }
+        let (endings, changing) = (RwLock::default(), Mutex::default());
+        Self { journal, endings, changing, counters, log, told: AtomicBool::new(false) }
     }
 
     /// The journal itself.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::event::{Event, Number, PacketId, Published, Recipient, RetainChange, Stage, StoredMessage};
 use super::keeper::{Keeper, Kept, settled};
+use super::keys::{Changes, Taken};
 use super::{NotKept, Position, Receipt, Records};
 use crate::outbox::Outbox;
 use crate::session::Session;
@@ -146,6 +147,8 @@ enum Entry {
         record: bytes::Bytes,
         slot: Arc<Slot>,
     },
+    /// What has changed in a namespace, found out when it is recorded.
+    Changes(Arc<Changes>),
 }
 
 /// Something about a message for a client that may not be recorded yet.
@@ -177,6 +180,10 @@ pub(crate) struct Ledger {
     marks: Vec<Mark>,
     /// Whether something is to be recorded before which nothing may be promised.
     is_awaited: bool,
+    /// Whether changes of keys are noted.
+    is_changing: bool,
+    /// Those that are being recorded.
+    taken: Vec<(Arc<Changes>, Taken)>,
     /// What was recorded and is to be waited for.
     awaited: Option<Result<Position, NotKept>>,
     /// For messages that must not be sent before what is noted now is recorded.
@@ -199,6 +206,8 @@ impl Ledger {
             ends: Vec::new(),
             marks: Vec::new(),
             is_awaited: false,
+            is_changing: false,
+            taken: Vec::new(),
             awaited: None,
             hold: None,
             more_holds: Vec::new(),
@@ -227,6 +236,12 @@ impl Ledger {
         self.entries.push(Entry::SinkRecord { sink: Arc::clone(sink), record, slot });
         self.is_awaited = true;
         kept
+    }
+
+    /// Notes that what has changed in a namespace is to be recorded.
+    pub(crate) fn changes(&mut self, changes: &Arc<Changes>) {
+        self.entries.push(Entry::Changes(Arc::clone(changes)));
+        (self.is_awaited, self.is_changing) = (true, true);
     }
 
     /// Notes what became of a message on its way to `client`.
@@ -278,6 +293,7 @@ impl Ledger {
         self.ends.extend(other.ends.iter().map(|end| end + before));
         self.marks.append(&mut other.marks);
         self.is_awaited |= other.is_awaited;
+        self.is_changing |= other.is_changing;
         if let Some(awaited) = other.awaited.take() {
             self.wait_for(awaited);
         }
@@ -294,9 +310,17 @@ impl Ledger {
         self.end_record();
         let keeper = Arc::clone(&self.keeper);
         let endings = keeper.endings.read();
+        let is_changing = std::mem::take(&mut self.is_changing);
+        let changing = is_changing.then(|| keeper.changing.lock());
         self.take_entries();
         self.take_marks();
         let first = self.append_records();
+        if matches!(first, Some(Err(_))) {
+            // The latest first: what was taken before it may have been taken again.
+            self.taken.drain(..).rev().for_each(|(changes, taken)| changes.put_back(taken));
+        }
+        self.taken.clear();
+        drop(changing);
         self.give_numbers(
             first.as_ref().and_then(|outcome| outcome.as_ref().ok()).map(|receipt| receipt.number),
         );
@@ -307,7 +331,11 @@ impl Ledger {
             (_, first) => first,
         };
         drop(endings);
-        let outcome = outcome.map(|outcome| outcome.map(|receipt| receipt.position));
+        let mut outcome = outcome.map(|outcome| outcome.map(|receipt| receipt.position));
+        if is_changing && outcome.is_none() {
+            // Others have recorded the changes meanwhile; what they wait for is waited for here too.
+            outcome = Some(Ok(keeper.journal().position()));
+        }
         let position = outcome.as_ref().and_then(|outcome| outcome.as_ref().ok()).copied();
         for hold in self.hold.take().into_iter().chain(self.more_holds.drain(..)) {
             hold.set(position);
@@ -347,6 +375,11 @@ impl Ledger {
                 Entry::SinkRecord { sink, record, slot } => {
                     slots.push((records.len(), slot, Some(Arc::clone(&sink))));
                     records.push(Event::SinkAppended { sink, record });
+                }
+                Entry::Changes(changes) => {
+                    let taken = changes.take();
+                    changes.events(&taken).for_each(|event| records.push(event));
+                    self.taken.push((changes, taken));
                 }
             }
             if ends.next_if(|end| *end == place + 1).is_some() {

@@ -13,6 +13,7 @@ mod faults;
 mod lifecycle;
 mod quickstart;
 mod runtime;
+mod state;
 mod store;
 mod support;
 mod wire;
