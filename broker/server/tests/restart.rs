@@ -5,7 +5,7 @@
 mod support;
 
 #[path = "../../store/tests/support/map_backend.rs"]
-#[allow(dead_code, reason = "shared with the store's tests")]
+#[allow(dead_code, unreachable_pub, reason = "shared with the store's tests")]
 mod map_backend;
 
 use std::path::Path;
