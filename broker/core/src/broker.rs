@@ -37,7 +37,7 @@ use crate::time::{Instant, Now};
 use crate::topic::TopicName;
 
 pub use restore::{KeptMessage, KeptSession};
-pub(crate) use sessions::{Ending, Opening, TooManySessions};
+pub(crate) use sessions::{Ending, Opening, TooManySessions, say_goodbye};
 
 /// How many topics' plans are remembered in all.
 const PLANS_MAX: usize = 100_000;
@@ -101,7 +101,7 @@ pub struct Broker {
     /// Counts changes of subscriptions and chains: a plan of an earlier epoch is out of date.
     epoch: AtomicU64,
     /// Counts changes of chains: what hooks have decided in an earlier one is asked again.
-    rights_epoch: AtomicU64,
+    pub(crate) rights_epoch: AtomicU64,
     subscriptions: RwLock<Subscriptions>,
     plans: Mutex<Plans>,
     pub(crate) retained: RwLock<Retained>,
@@ -280,6 +280,16 @@ impl Broker {
         self.rights_epoch.load(Ordering::Acquire)
     }
 
+    /// The session of this client identifier.
+    pub(crate) fn session(&self, client_id: &str) -> Option<Arc<Session>> {
+        self.sessions.lock().get(client_id).cloned()
+    }
+
+    /// All sessions.
+    pub(crate) fn all_sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
     /// Whether there is a session of this client identifier.
     pub(crate) fn has_session(&self, client_id: &str) -> bool {
         self.sessions.lock().contains_key(client_id)
@@ -349,8 +359,14 @@ impl Broker {
 
     /// Tells observers what happened.
     pub(crate) fn tell(&self, event: &Event, now: Now) {
-        for link in self.chains.load().at(HookPoint::Lifecycle) {
-            link.hook.on_event(event, now);
+        self.tell_those_of(&self.chains.load(), event, now);
+    }
+
+    fn tell_those_of(&self, chains: &Chains, event: &Event, now: Now) {
+        for link in chains.at(HookPoint::Lifecycle) {
+            if link.hook.events().contains(event.kind()) {
+                link.hook.on_event(event, now);
+            }
         }
     }
 

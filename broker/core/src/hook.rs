@@ -16,13 +16,14 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::counters::LogGate;
+use crate::counters::{DropReason, LogGate};
 use crate::durable::keys::Changes;
 use crate::message::{Message, Properties, QoS};
 use crate::record::Record;
@@ -31,7 +32,7 @@ use crate::topic::{Subscribable, TopicFilter, TopicName};
 
 mod point;
 
-pub use point::{HookPoint, HookPoints, Policy};
+pub use point::{EventKind, EventKinds, HookPoint, HookPoints, Policy};
 pub use weirmq_wire::{ReasonCode, Version};
 
 /// An answer that is there, or one that takes IO: then only the connection that asked waits.
@@ -207,6 +208,17 @@ pub struct Lease {
     /// What it may do. `Some` is the whole answer: what is not in it is denied without asking further.
     /// `None` leaves every question to the authorize chain.
     pub rights: Option<Rights>,
+    /// What it may take, beside the limits that hold for all.
+    pub quotas: Quotas,
+}
+
+/// What one client may take. `None` is what the broker's limits say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quotas {
+    /// Messages per second that it may publish: past it, its connection is not read until the next is due.
+    pub publish_rate_max: Option<NonZeroU32>,
+    /// Subscriptions at a time: a filter past it is refused with 0x97.
+    pub subscriptions_max: Option<usize>,
 }
 
 /// Rights as topic filters, checked by the broker itself.
@@ -461,6 +473,44 @@ pub enum Event {
         /// Whose.
         client_id: Arc<str>,
     },
+    /// A message was not delivered.
+    MessageDropped {
+        /// To whom; `None` where nobody gets it.
+        client_id: Option<Arc<str>>,
+        /// Its topic.
+        topic: TopicName,
+        /// Why.
+        reason: DropReason,
+    },
+    /// A message was handed to the connection of a client.
+    MessageDelivered {
+        /// To whom.
+        client_id: Arc<str>,
+        /// Its topic.
+        topic: TopicName,
+    },
+    /// A client has acknowledged a message of QoS 1 or 2.
+    MessageAcked {
+        /// Who.
+        client_id: Arc<str>,
+        /// Its topic.
+        topic: TopicName,
+    },
+}
+
+impl Event {
+    /// Of which kind it is.
+    #[must_use]
+    pub const fn kind(&self) -> EventKind {
+        match self {
+            Self::Connected { .. } => EventKind::Connected,
+            Self::Disconnected { .. } => EventKind::Disconnected,
+            Self::SessionEnded { .. } => EventKind::SessionEnded,
+            Self::MessageDropped { .. } => EventKind::MessageDropped,
+            Self::MessageDelivered { .. } => EventKind::MessageDelivered,
+            Self::MessageAcked { .. } => EventKind::MessageAcked,
+        }
+    }
 }
 
 /// One filler of hook points. Every method has the default of a hook that does not serve the point.
@@ -520,7 +570,12 @@ pub trait Hook: Send + Sync + 'static {
         None
     }
 
-    /// [`HookPoint::Lifecycle`]: something happened.
+    /// [`HookPoint::Lifecycle`]: the events that it wants to be told of. Asked when chains are built.
+    fn events(&self) -> EventKinds {
+        EventKinds::OF_CLIENTS
+    }
+
+    /// [`HookPoint::Lifecycle`]: something happened, of a kind in [`Hook::events`].
     fn on_event(&self, event: &Event, now: Now) {
         let _ = (event, now);
     }
@@ -562,6 +617,8 @@ pub struct Chains {
     /// For lines about refusals, which a client can cause as often as it likes.
     pub(crate) log: Arc<LogGate>,
     links: [Vec<Link>; HookPoint::ALL.len()],
+    /// The events that somebody wants to be told of.
+    events: EventKinds,
 }
 
 impl Chains {
@@ -570,6 +627,9 @@ impl Chains {
     pub fn new(links: impl IntoIterator<Item = Link>) -> Self {
         let mut chains = Self::default();
         for link in links {
+            if link.hook.points().contains(HookPoint::Lifecycle) {
+                chains.events = chains.events.and(link.hook.events());
+            }
             for (chain, point) in chains.links.iter_mut().zip(HookPoint::ALL) {
                 if link.hook.points().contains(point) {
                     chain.push(link.clone());
@@ -577,6 +637,12 @@ impl Chains {
             }
         }
         chains
+    }
+
+    /// Whether somebody wants to be told of events of this kind.
+    #[must_use]
+    pub const fn want(&self, kind: EventKind) -> bool {
+        self.events.contains(kind)
     }
 
     /// The hooks that serve `point`, first asked first.

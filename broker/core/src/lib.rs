@@ -22,6 +22,7 @@
 //! - `batch`: what a connection's packets leave to be done once
 //! - [`outbox`]: frames that wait to be written, and the writing of them
 //! - [`counters`]: what is counted
+//! - [`revoke`]: taking back what was allowed
 //! - [`time`]: time as an argument
 
 #![forbid(unsafe_code)]
@@ -44,6 +45,7 @@ mod publish;
 pub mod record;
 mod relay;
 mod retained;
+pub mod revoke;
 pub mod session;
 mod subscriptions;
 pub mod time;

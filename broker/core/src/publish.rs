@@ -453,6 +453,35 @@ fn follow(
     }
 }
 
+impl Broker {
+    /// Publishes a message in the name of a plugin, with so many rules and plugins before it. The work that it gives back
+    /// must be driven to its end.
+    ///
+    /// # Errors
+    /// Why it is no message that may be published. It is counted.
+    pub fn publish_for_plugin(
+        self: &Arc<Self>,
+        plugin: &Arc<str>,
+        draft: Draft,
+        hops: u8,
+        now: Now,
+    ) -> Result<Work, String> {
+        if hops > HOPS_MAX {
+            self.dropped(None, DropReason::Loop);
+            return Err("plugins go round in a loop".to_owned());
+        }
+        let publisher = Publisher::Plugin(Arc::clone(plugin));
+        let message = accept_draft(self, draft, publisher, hops, now)
+            .inspect_err(|_| self.dropped(None, DropReason::Invalid))?;
+        let (broker, message) = (Arc::clone(self), Arc::new(message));
+        Ok(Box::pin(async move {
+            let (plan, batch) = (broker.plan(&message.topic), broker.batch());
+            // The outcome is counted and logged on the way; nobody waits for it.
+            let _ = publish(broker, Origin::Inside, message, plan, now, batch).await;
+        }))
+    }
+}
+
 /// Retains the message, shows it to rules and hands it to its receivers. Answers how many matched and what the
 /// rules want done.
 ///

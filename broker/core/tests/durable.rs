@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use support::paper::Paper;
 use support::*;
 use weirmq_core::broker::Settings;
@@ -652,16 +653,18 @@ fn a_connection_that_ends_waits_for_nothing_more() {
 /// A hook that counts the messages of `count/#` and `drop/#` and remembers how many there were.
 struct Counter {
     changes: [Arc<Changes>; 1],
-    count: AtomicUsize,
+    /// Held while the change is noted, as who changes keys has them to himself.
+    count: Mutex<usize>,
 }
 
 impl Counter {
     fn new() -> Arc<Self> {
-        Arc::new(Self { changes: [Arc::new(Changes::new(Arc::from("counter")))], count: AtomicUsize::new(0) })
+        Arc::new(Self { changes: [Arc::new(Changes::new(Arc::from("counter")))], count: Mutex::default() })
     }
 
     fn count(&self) {
-        let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut count = self.count.lock();
+        *count += 1;
         self.changes[0].note([(Bytes::from("n"), Some(Bytes::from(count.to_string())))]);
     }
 }
@@ -766,7 +769,43 @@ fn what_a_hook_remembers_is_in_the_record_of_the_message_and_the_acknowledgement
 }
 
 #[test]
-fn what_could_not_be_recorded_is_recorded_with_the_next_change_and_nothing_older_ever_behind_it() {
+fn whoever_records_first_no_older_value_stands_behind_a_newer_one_and_what_is_acknowledged_is_counted() {
+    const THREADS: usize = 4;
+    const MESSAGES: usize = 200;
+    let journal = Paper::quick();
+    let world = World::keeping(
+        Arc::clone(&journal) as _,
+        Settings::default(),
+        [Arc::new(Counting(Counter::new())) as _],
+    );
+    let acknowledged = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (world, journal, acknowledged) = (&world, &journal, &acknowledged);
+            scope.spawn(move || {
+                let mut p = world.client(V5, &format!("p{thread}"));
+                for _ in 0..MESSAGES {
+                    p.publish(world, "count/x", 1, "x");
+                    p.expect_ack(PacketType::PubAck, id(7), ReasonCode::NoMatchingSubscribers);
+                    let so_far = acknowledged.fetch_add(1, Ordering::SeqCst) + 1;
+                    let kept: usize = counted(&journal.records()).unwrap().parse().unwrap();
+                    assert!(kept >= so_far, "{so_far} are acknowledged, {kept} are kept");
+                }
+            });
+        }
+    });
+    let records = journal.records();
+    let numbers: Vec<usize> = records
+        .iter()
+        .filter_map(|record| counted(std::slice::from_ref(record)))
+        .map(|number| number.parse().unwrap())
+        .collect();
+    assert!(numbers.is_sorted(), "an older value is behind a newer one: {numbers:?}");
+    assert_eq!(numbers.last(), Some(&(THREADS * MESSAGES)));
+}
+
+#[test]
+fn what_could_not_be_recorded_is_recorded_with_the_next_change() {
     let journal = Paper::quick();
     let counter = Counter::new();
     let world = World::keeping(

@@ -6,5 +6,6 @@
 wasmtime::component::bindgen!({
     path: "../../plugin-api/wit/v0.1.0",
     world: "weirmq:plugin/plugin",
+    imports: { default: trappable },
     ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -1,5 +1,6 @@
 //! The configuration of the plugin host and of one plugin, with the limits that hold where it says nothing.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use serde::Deserialize;
 use weirmq_core::hook::{Hook, HookPoint, Link, Policy};
 
 use crate::error::LoadError;
+use crate::grant::{Grant, SecretSource};
 
 /// The plugin host's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,6 +22,9 @@ pub struct HostConfig {
     /// How many threads serve the calls that may take their time: logins and events. One per core unless
     /// configured.
     pub threads: usize,
+    /// How many threads serve the calls of plugins with outgoing HTTP, which mostly wait: so many requests are under
+    /// way at a time. Started when the first such plugin is loaded.
+    pub io_threads: usize,
     /// How many of those calls may wait for a thread. At the limit a login fails at once ("not in service").
     pub queue_max: usize,
     /// How long one of them may wait for a thread before it fails.
@@ -33,6 +38,7 @@ impl Default for HostConfig {
         Self {
             cache_folder: None,
             threads: cores(),
+            io_threads: 64,
             queue_max: 1024,
             queue_wait_ms: 10_000,
             file_bytes_max: 64 << 20,
@@ -60,6 +66,9 @@ pub struct PluginConfig {
     /// How large one answer, or one text that it logs, may be, in bytes.
     #[serde(default = "default_output_bytes_max")]
     pub output_bytes_max: u32,
+    /// How often one call may ask for something of the broker: log, metrics, keys, HTTP and so on.
+    #[serde(default = "default_host_calls_max")]
+    pub host_calls_max: u32,
     /// How many instances of it there may be at a time; twice the number of cores unless configured.
     #[serde(default = "default_instances_max")]
     pub instances_max: u32,
@@ -69,6 +78,12 @@ pub struct PluginConfig {
     /// What is passed to the plugin itself.
     #[serde(default)]
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// The secrets that it may read, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// What else it may do.
+    #[serde(default)]
+    pub grant: Grant,
     /// When it is left alone because it keeps failing.
     #[serde(default)]
     pub quarantine: QuarantineConfig,
@@ -84,9 +99,12 @@ impl PluginConfig {
             deadline_ms: Deadlines::default(),
             memory_mb: default_memory_mb(),
             output_bytes_max: default_output_bytes_max(),
+            host_calls_max: default_host_calls_max(),
             instances_max: default_instances_max(),
             on_failure: OnFailure::default(),
             config: serde_json::Map::new(),
+            secrets: BTreeMap::new(),
+            grant: Grant::default(),
             quarantine: QuarantineConfig::default(),
         }
     }
@@ -120,6 +138,9 @@ impl PluginConfig {
         if self.output_bytes_max == 0 {
             return fault("output_bytes_max", "at least 1");
         }
+        if self.host_calls_max == 0 {
+            return fault("host_calls_max", "at least 1");
+        }
         if !(1..=1024).contains(&self.instances_max) {
             return fault("instances_max", "1 to 1024");
         }
@@ -128,6 +149,9 @@ impl PluginConfig {
         }
         if self.quarantine.window_seconds == 0 {
             return fault("quarantine.window_seconds", "at least 1");
+        }
+        if let Some((key, wanted)) = self.grant.fault() {
+            return fault(&key, wanted);
         }
         Ok(())
     }
@@ -148,12 +172,18 @@ pub struct Deadlines {
     pub authorize: u32,
     /// A message. On the worker.
     pub on_publish: u32,
+    /// A message for one receiver. On the worker.
+    pub on_deliver: u32,
     /// A filter of a SUBSCRIBE. On the worker.
     pub on_subscribe: u32,
     /// A filter of an UNSUBSCRIBE. On the worker.
     pub on_unsubscribe: u32,
+    /// A message that is stored or read back. On the worker.
+    pub persistence: u32,
     /// An event. Beside the workers.
     pub lifecycle: u32,
+    /// A call of the timer. Beside the workers.
+    pub timer: u32,
 }
 
 impl Default for Deadlines {
@@ -163,9 +193,12 @@ impl Default for Deadlines {
             authenticate: 1000,
             authorize: 20,
             on_publish: 20,
+            on_deliver: 20,
             on_subscribe: 20,
             on_unsubscribe: 20,
+            persistence: 20,
             lifecycle: 20,
+            timer: 1000,
         }
     }
 }
@@ -179,15 +212,14 @@ impl Deadlines {
             HookPoint::OnSubscribe => self.on_subscribe,
             HookPoint::OnUnsubscribe => self.on_unsubscribe,
             HookPoint::Lifecycle => self.lifecycle,
-            HookPoint::OnPublish
-            | HookPoint::OnMessage
-            | HookPoint::OnDeliver
-            | HookPoint::Persistence
-            | HookPoint::Timer => self.on_publish,
+            HookPoint::OnDeliver => self.on_deliver,
+            HookPoint::Persistence => self.persistence,
+            HookPoint::Timer => self.timer,
+            HookPoint::OnPublish | HookPoint::OnMessage => self.on_publish,
         }
     }
 
-    fn all(&self) -> [(&'static str, u32); 7] {
+    fn all(&self) -> [(&'static str, u32); 10] {
         [
             ("init", self.init),
             ("authenticate", self.authenticate),
@@ -195,7 +227,10 @@ impl Deadlines {
             ("on-publish", self.on_publish),
             ("on-subscribe", self.on_subscribe),
             ("on-unsubscribe", self.on_unsubscribe),
+            ("on-deliver", self.on_deliver),
+            ("persistence", self.persistence),
             ("lifecycle", self.lifecycle),
+            ("timer", self.timer),
         ]
     }
 }
@@ -212,8 +247,12 @@ pub struct OnFailure {
     pub on_publish: Option<FailurePolicy>,
     /// At a filter of a SUBSCRIBE.
     pub on_subscribe: Option<FailurePolicy>,
+    /// At a message for one receiver.
+    pub on_deliver: Option<FailurePolicy>,
     /// At a filter of an UNSUBSCRIBE.
     pub on_unsubscribe: Option<FailurePolicy>,
+    /// At a message that is to be stored.
+    pub persistence: Option<FailurePolicy>,
 }
 
 impl OnFailure {
@@ -225,7 +264,9 @@ impl OnFailure {
             (HookPoint::Authorize, self.authorize),
             (HookPoint::OnPublish, self.on_publish),
             (HookPoint::OnSubscribe, self.on_subscribe),
+            (HookPoint::OnDeliver, self.on_deliver),
             (HookPoint::OnUnsubscribe, self.on_unsubscribe),
+            (HookPoint::Persistence, self.persistence),
         ]
         .into_iter()
         .filter_map(|(point, policy)| Some((point, policy?.into())))
@@ -283,6 +324,10 @@ const fn default_memory_mb() -> u32 {
 
 const fn default_output_bytes_max() -> u32 {
     1 << 20
+}
+
+const fn default_host_calls_max() -> u32 {
+    1000
 }
 
 fn default_instances_max() -> u32 {

@@ -1,12 +1,14 @@
 //! Between the broker's words and the interface's. What a plugin answers is checked here: an answer that gets
 //! through is one that the broker can act on.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bytes::Bytes;
 use weirmq_core::hook::{
-    Authentication, Decision, Denial, Draft, Failure, FailureKind, FilterVerdict, Identity, Lease,
-    PublishRight, ReasonCode, Rights, SubscribeRight, Transformed, Version,
+    Authentication, Decision, Delivery, Denial, Draft, EventKind, EventKinds, Failure, FailureKind,
+    FilterVerdict, Identity, Lease, Persisted, PublishRight, Quotas, ReasonCode, Rights, SubscribeRight,
+    Transformed, Version,
 };
 use weirmq_core::message::{Message, Properties, Publisher, QoS};
 use weirmq_core::time::Now;
@@ -56,10 +58,10 @@ pub(crate) fn identity<'a>(
     }
 }
 
-/// `message` as it is passed; `user` are its User Properties.
+/// `message` as it is passed; `user` are its User Properties. Without `now` nothing is said of its expiry.
 pub(crate) fn message<'a>(
     message: &'a Message,
-    now: Now,
+    now: Option<Now>,
     user: &'a [types::PairParam<'a>],
 ) -> types::Message<'a> {
     let properties = &message.properties;
@@ -84,7 +86,7 @@ pub(crate) fn message<'a>(
             Publisher::Broker => types::Publisher::Broker,
         },
         received_unix_ms: message.received_unix_ms,
-        expires_in_ms: message.expires_at.map(|at| millis(at.since(now.at))),
+        expires_in_ms: message.expires_at.zip(now).map(|(at, now)| millis(at.since(now.at))),
         hops: message.hops,
     }
 }
@@ -129,6 +131,55 @@ pub(crate) fn transformed(answer: hooks::on_publish::Verdict) -> Checked<Transfo
     })
 }
 
+/// The answer of `on-deliver`, checked. What stays as it is comes from `message`.
+pub(crate) fn delivery(answer: hooks::on_deliver::Verdict, message: &Message) -> Checked<Delivery> {
+    use hooks::on_deliver::Verdict;
+    Ok(match answer {
+        Verdict::Pass => Delivery::Pass,
+        Verdict::Replace(content) => {
+            let properties = properties(content.properties)?;
+            check_payload(&content.payload, &properties)?;
+            Delivery::Replace(Draft {
+                payload: Bytes::from(content.payload),
+                properties,
+                ..Draft::of(message)
+            })
+        }
+        Verdict::Drop(reason) => Delivery::Drop(reason),
+    })
+}
+
+/// The answer of `before-store`.
+pub(crate) fn persisted(answer: hooks::persistence::Stored) -> Persisted {
+    use hooks::persistence::Stored;
+    match answer {
+        Stored::Keep => Persisted::Keep,
+        Stored::Replace(payload) => Persisted::Replace(Bytes::from(payload)),
+        Stored::Skip => Persisted::Skip,
+    }
+}
+
+/// The answer of `after-load`; an error in it is the plugin's own.
+pub(crate) fn loaded(answer: Result<Vec<u8>, String>) -> Checked<Bytes> {
+    answer.map(Bytes::from).map_err(|reason| Failure::new(FailureKind::Unavailable, reason))
+}
+
+/// The kinds of events that a plugin asks for.
+pub(crate) fn event_kinds(kinds: &[hooks::lifecycle::EventKind]) -> EventKinds {
+    use hooks::lifecycle::EventKind as Asked;
+    kinds
+        .iter()
+        .map(|kind| match kind {
+            Asked::Connected => EventKind::Connected,
+            Asked::Disconnected => EventKind::Disconnected,
+            Asked::SessionEnded => EventKind::SessionEnded,
+            Asked::MessageDropped => EventKind::MessageDropped,
+            Asked::MessageDelivered => EventKind::MessageDelivered,
+            Asked::MessageAcked => EventKind::MessageAcked,
+        })
+        .collect()
+}
+
 /// The answer of `on-subscribe` or `on-unsubscribe`, checked.
 pub(crate) fn filter_verdict(answer: types::FilterVerdict) -> Checked<FilterVerdict> {
     Ok(match answer {
@@ -150,6 +201,15 @@ fn lease(lease: types::Lease) -> Checked<Lease> {
         attributes: checked_pairs("attribute", lease.attributes)?,
         expires_in: lease.expires_in_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         rights: lease.rights.map(rights).transpose()?,
+        quotas: lease.quotas.map(quotas).transpose()?.unwrap_or_default(),
+    })
+}
+
+fn quotas(quotas: types::Quotas) -> Checked<Quotas> {
+    let rate = |rate| NonZeroU32::new(rate).ok_or_else(|| bad("its lease has a publish-rate-max of 0"));
+    Ok(Quotas {
+        publish_rate_max: quotas.publish_rate_max.map(rate).transpose()?,
+        subscriptions_max: quotas.subscriptions_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
     })
 }
 
@@ -178,14 +238,12 @@ fn denial(denial: types::Denial) -> Checked<Denial> {
     }
 }
 
-fn draft(draft: types::Draft) -> Checked<Draft> {
+pub(crate) fn draft(draft: types::Draft) -> Checked<Draft> {
     if let Err(error) = TopicName::new(&draft.topic) {
         return Err(bad(format!("it publishes to {}: {error}", shown(&draft.topic))));
     }
     let properties = properties(draft.properties)?;
-    if properties.payload_is_utf8 == Some(true) && std::str::from_utf8(&draft.payload).is_err() {
-        return Err(bad("its payload says that it is UTF-8 text, and is not"));
-    }
+    check_payload(&draft.payload, &properties)?;
     Ok(Draft {
         topic: draft.topic,
         payload: Bytes::from(draft.payload),
@@ -194,6 +252,13 @@ fn draft(draft: types::Draft) -> Checked<Draft> {
         properties,
         expires_in: draft.expires_in_ms.map(Duration::from_millis),
     })
+}
+
+fn check_payload(payload: &[u8], properties: &Properties) -> Checked<()> {
+    if properties.payload_is_utf8 == Some(true) && std::str::from_utf8(payload).is_err() {
+        return Err(bad("its payload says that it is UTF-8 text, and is not"));
+    }
+    Ok(())
 }
 
 fn properties(properties: types::PropertiesResult) -> Checked<Properties> {

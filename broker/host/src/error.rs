@@ -101,9 +101,57 @@ pub enum LoadError {
         /// The interface that it imports or exports.
         found: String,
     },
+    /// It asks for what it is not granted.
+    #[error(
+        "plugin '{plugin}' asks for {what}, which nothing grants; if it may have that, add to its [[plugin]] table in weirmq.toml: {lines}"
+    )]
+    NotGranted {
+        /// The plugin.
+        plugin: String,
+        /// What it asks for, in words.
+        what: String,
+        /// The lines that grant it.
+        lines: String,
+    },
+    /// What it says about what it asks for cannot be read.
+    #[error("plugin '{plugin}': its manifest cannot be read: {detail}; correct it, see plugin-api/README.md")]
+    Manifest {
+        /// The plugin.
+        plugin: String,
+        /// What is wrong, and where.
+        detail: String,
+    },
+    /// A secret cannot be read.
+    #[error("plugin '{plugin}': the secret '{secret}' cannot be read: {detail}")]
+    Secret {
+        /// The plugin.
+        plugin: String,
+        /// The name of the secret.
+        secret: String,
+        /// Why, and where it should be.
+        detail: String,
+    },
+    /// It is granted HTTP, and that cannot be set up.
+    #[error("plugin '{plugin}': outgoing HTTP cannot be set up on this machine: {detail}")]
+    Http {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        detail: String,
+    },
+    /// A thread cannot be started.
+    #[error(
+        "plugin '{plugin}': a thread for its calls cannot be started: {detail}; raise the limit on threads, or lower io_threads"
+    )]
+    Threads {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        detail: String,
+    },
     /// It wants what no plugin gets.
     #[error(
-        "plugin '{plugin}' imports '{import}', which nothing grants; a plugin gets log, config and clock of weirmq:plugin@{} and nothing else, so build it without what needs this (for Rust: target wasm32-unknown-unknown)",
+        "plugin '{plugin}' imports '{import}', which there is not; a plugin gets the interfaces of weirmq:plugin@{} and nothing else, so build it without what needs this (for Rust: target wasm32-unknown-unknown)",
         crate::API_VERSION
     )]
     UnknownImport {
@@ -169,7 +217,7 @@ pub enum LoadError {
     },
     /// One of the topic filters that it wants is none.
     #[error(
-        "plugin '{plugin}' asks for the topics '{filter}', which is not a topic filter: {source}; correct its on-publish topics"
+        "plugin '{plugin}' asks for the topics '{filter}', which is not a topic filter: {source}; correct its topics"
     )]
     Topics {
         /// The plugin.

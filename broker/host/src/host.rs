@@ -1,7 +1,7 @@
 //! The plugin host: one engine, one clock that cuts calls off, a few threads for calls that may take their time.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
@@ -13,6 +13,8 @@ use crate::instance::{self, State};
 use crate::load::{self, Generation};
 use crate::plugin::{PluginHook, PluginInfo};
 use crate::pool::Pool;
+use crate::services::key_value::KeyStore;
+use crate::services::{Outside, Services};
 use crate::ticker::Ticker;
 
 /// Loads plugins. Cheap to clone; its threads end when it and all its plugins are gone.
@@ -32,10 +34,22 @@ impl Host {
             instance::linker(&engine).map_err(|error| HostError::Engine(instance::detail(&error)))?;
         let ticker = Ticker::start(&engine).map_err(HostError::Thread)?;
         let wait_max = Duration::from_millis(config.queue_wait_ms);
-        let pool =
-            Pool::start(config.threads.max(1), config.queue_max, wait_max).map_err(HostError::Thread)?;
-        let file_bytes_max = config.file_bytes_max;
-        Ok(Self { shared: Arc::new(Shared { pool, engine, linker, file_bytes_max, ticker }) })
+        let pool = Pool::start("plugin", config.threads.max(1), config.queue_max, wait_max)
+            .map_err(HostError::Thread)?;
+        let services = Arc::new(Services::new());
+        let io_pool = OnceLock::new();
+        Ok(Self { shared: Arc::new(Shared { pool, io_pool, engine, linker, services, config, ticker }) })
+    }
+
+    /// Joins the plugins with the broker, which is made after them. The first call holds.
+    pub fn connect(&self, outside: Arc<dyn Outside>) {
+        self.shared.services.connect(outside);
+    }
+
+    /// Has the keys and values of plugins kept by `store`, not in memory. To be called before the first plugin is
+    /// loaded.
+    pub fn keep_keys_in(&self, store: Arc<dyn KeyStore>) {
+        self.shared.services.keep_keys_in(store);
     }
 
     /// Takes a plugin into service. Takes as long as compiling does: not for a worker of the broker.
@@ -44,7 +58,7 @@ impl Host {
     /// [`LoadError`] with what is wrong and what to do.
     pub fn load(&self, config: &PluginConfig) -> Result<Arc<PluginHook>, LoadError> {
         let generation = self.shared.load(config)?;
-        Ok(PluginHook::new(Arc::clone(&self.shared), config.clone(), generation))
+        Ok(PluginHook::new(Arc::clone(&self.shared), config, generation))
     }
 
     /// Does all that [`Host::load`] does, short of taking the plugin into service.
@@ -60,16 +74,42 @@ impl Host {
 pub(crate) struct Shared {
     // First, so that no call is in flight when the ticker goes.
     pub(crate) pool: Pool,
+    io_pool: OnceLock<Pool>,
     engine: Engine,
     linker: Linker<State>,
-    file_bytes_max: u64,
+    pub(crate) services: Arc<Services>,
+    config: HostConfig,
     ticker: Ticker,
 }
 
 impl Shared {
     pub(crate) fn load(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
         self.ticker.run();
-        load::load(&self.engine, &self.linker, self.file_bytes_max, config)
+        let generation =
+            load::load(&self.engine, &self.linker, &self.services, self.config.file_bytes_max, config)?;
+        if generation.waits && self.io_pool.get().is_none() {
+            let pool = Pool::start(
+                "plugin-io",
+                self.config.io_threads.max(1),
+                self.config.queue_max,
+                self.wait_max(),
+            );
+            let pool = pool.map_err(|error| LoadError::Threads {
+                plugin: config.name.clone(),
+                detail: error.to_string(),
+            })?;
+            let _ = self.io_pool.set(pool);
+        }
+        Ok(generation)
+    }
+
+    fn wait_max(&self) -> Duration {
+        Duration::from_millis(self.config.queue_wait_ms)
+    }
+
+    /// The threads for calls into `generation` that may take their time.
+    pub(crate) fn pool_for(&self, generation: &Generation) -> &Pool {
+        self.io_pool.get().filter(|_| generation.waits).unwrap_or(&self.pool)
     }
 }
 

@@ -1,21 +1,18 @@
 //! One live instance of a plugin: its store, its limits, and calls that end in time.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::time::{Instant as Clock, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant as Clock};
 
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Engine, ResourceLimiter, Store, Trap};
 use weirmq_core::hook::{Failure, FailureKind};
 
 use crate::bindings::exports::weirmq::plugin as hooks;
-use crate::bindings::weirmq::plugin as imports;
 use crate::config::PluginConfig;
+use crate::imports::Passing;
+use crate::services::PluginServices;
 
-/// Where a logged text is cut.
-const LOG_BYTES_MAX: usize = 4096;
-/// How many log entries of one call are kept.
-const LOG_ENTRIES_MAX: u32 = 32;
 /// How much of an engine's error is passed on.
 const DETAIL_BYTES_MAX: usize = 300;
 
@@ -24,8 +21,11 @@ pub(crate) struct Blueprint {
     pre: InstancePre<State>,
     pub(crate) exports: Exports,
     limits: Limits,
-    plugin: Arc<str>,
+    pub(crate) plugin: Arc<str>,
     config: Arc<PassedConfig>,
+    services: Arc<PluginServices>,
+    /// The memory of all instances of the plugin.
+    memory: Arc<AtomicU64>,
 }
 
 /// What a plugin exports. What is `None` here is never called.
@@ -37,6 +37,9 @@ pub(crate) struct Exports {
     pub(crate) on_subscribe: Option<hooks::on_subscribe::GuestIndices>,
     pub(crate) on_unsubscribe: Option<hooks::on_unsubscribe::GuestIndices>,
     pub(crate) lifecycle: Option<hooks::lifecycle::GuestIndices>,
+    pub(crate) on_deliver: Option<hooks::on_deliver::GuestIndices>,
+    pub(crate) persistence: Option<hooks::persistence::GuestIndices>,
+    pub(crate) timer: Option<hooks::timer::GuestIndices>,
 }
 
 /// What is passed to the plugin as its configuration.
@@ -46,6 +49,16 @@ pub(crate) struct PassedConfig {
 }
 
 impl PassedConfig {
+    /// The value of a key as JSON text.
+    pub(crate) fn value(&self, key: &str) -> Option<String> {
+        self.table.get(key).map(ToString::to_string)
+    }
+
+    /// The whole table as JSON text.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(crate) fn new(table: &serde_json::Map<String, serde_json::Value>) -> Self {
         let text = serde_json::Value::Object(table.clone()).to_string();
         Self { table: table.clone(), text }
@@ -56,6 +69,7 @@ impl PassedConfig {
 struct Limits {
     memory_bytes_max: usize,
     output_bytes_max: usize,
+    host_calls_max: u32,
     init_ms: u32,
 }
 
@@ -68,16 +82,35 @@ impl Blueprint {
         linker: &Linker<State>,
         component: &Component,
         config: &PluginConfig,
+        services: PluginServices,
     ) -> wasmtime::Result<Self> {
         let pre = linker.instantiate_pre(component)?;
         let exports = Exports::find(&pre)?;
         let limits = Limits {
             memory_bytes_max: (config.memory_mb as usize).saturating_mul(1 << 20),
             output_bytes_max: config.output_bytes_max as usize,
+            host_calls_max: config.host_calls_max,
             init_ms: config.deadline_ms.init,
         };
-        let passed = Arc::new(PassedConfig::new(&config.config));
-        Ok(Self { pre, exports, limits, plugin: Arc::from(config.name.as_str()), config: passed })
+        Ok(Self {
+            pre,
+            exports,
+            limits,
+            plugin: Arc::from(config.name.as_str()),
+            config: Arc::new(PassedConfig::new(&config.config)),
+            memory: Arc::clone(&services.memory),
+            services: Arc::new(services),
+        })
+    }
+
+    /// The memory of all instances of the plugin, of all versions.
+    pub(crate) fn memory(&self) -> &Arc<AtomicU64> {
+        &self.memory
+    }
+
+    /// How a call is made that makes an instance ready.
+    fn readying(&self, place: Place) -> Call {
+        Call { deadline_ms: self.limits.init_ms, place, hops: 0 }
     }
 
     /// Makes an instance and runs its start functions, within the limits. It is not initialised yet.
@@ -97,13 +130,13 @@ impl Blueprint {
         Ok(Instance { store, hooks })
     }
 
-    /// Makes an instance that is ready for calls.
-    pub(crate) fn make(&self) -> Result<Instance, Failure> {
+    /// Makes an instance that is ready for calls, at `place`.
+    pub(crate) fn make(&self, place: Place) -> Result<Instance, Failure> {
         let mut instance = self.instantiate().map_err(|error| match error {
             Instantiate::Failed(failure) => failure,
             Instantiate::Mismatch(detail) => Failure::new(FailureKind::Crash, detail),
         })?;
-        match instance.init(self)? {
+        match instance.init(self, place)? {
             Ok(()) => Ok(instance),
             Err(reason) => Err(Failure::new(FailureKind::Unavailable, format!("init refused: {reason}"))),
         }
@@ -139,6 +172,9 @@ impl Exports {
             on_subscribe: optional(pre, "on-subscribe", hooks::on_subscribe::GuestIndices::new)?,
             on_unsubscribe: optional(pre, "on-unsubscribe", hooks::on_unsubscribe::GuestIndices::new)?,
             lifecycle: optional(pre, "lifecycle", hooks::lifecycle::GuestIndices::new)?,
+            on_deliver: optional(pre, "on-deliver", hooks::on_deliver::GuestIndices::new)?,
+            persistence: optional(pre, "persistence", hooks::persistence::GuestIndices::new)?,
+            timer: optional(pre, "timer", hooks::timer::GuestIndices::new)?,
         })
     }
 
@@ -159,8 +195,25 @@ impl Exports {
         let on_unsubscribe = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
         let found = &self.lifecycle;
         let lifecycle = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
+        let found = &self.on_deliver;
+        let on_deliver = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
+        let found = &self.persistence;
+        let persistence = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
+        let found = &self.timer;
+        let timer = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
         let guest = self.guest.load(&mut *store, instance)?;
-        Ok(Hooks { guest, authenticate, authorize, on_publish, on_subscribe, on_unsubscribe, lifecycle })
+        Ok(Hooks {
+            guest,
+            authenticate,
+            authorize,
+            on_publish,
+            on_subscribe,
+            on_unsubscribe,
+            lifecycle,
+            on_deliver,
+            persistence,
+            timer,
+        })
     }
 }
 
@@ -173,6 +226,9 @@ pub(crate) struct Hooks {
     pub(crate) on_subscribe: Option<hooks::on_subscribe::Guest>,
     pub(crate) on_unsubscribe: Option<hooks::on_unsubscribe::Guest>,
     pub(crate) lifecycle: Option<hooks::lifecycle::Guest>,
+    pub(crate) on_deliver: Option<hooks::on_deliver::Guest>,
+    pub(crate) persistence: Option<hooks::persistence::Guest>,
+    pub(crate) timer: Option<hooks::timer::Guest>,
 }
 
 /// One live instance. After a failed call it must not be used again.
@@ -182,71 +238,136 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Makes one call into the plugin, which ends after `deadline_ms` at the latest (and a tick).
+    /// Makes one call into the plugin, which ends after its deadline at the latest (and a tick). What it has published
+    /// is handed on when it has ended well.
     ///
     /// # Errors
     /// How the call failed. The instance is broken then.
     pub(crate) fn call<T>(
         &mut self,
-        deadline_ms: u32,
-        call: impl FnOnce(&mut Store<State>, &Hooks) -> wasmtime::Result<T>,
+        call: Call,
+        make: impl FnOnce(&mut Store<State>, &Hooks) -> wasmtime::Result<T>,
     ) -> Result<T, Failure> {
-        self.store.data_mut().begin_call();
-        self.store.set_epoch_deadline(ticks(deadline_ms));
-        call(&mut self.store, &self.hooks).map_err(|error| failure(&error, self.store.data(), deadline_ms))
+        self.store.data_mut().begin_call(call);
+        self.store.set_epoch_deadline(ticks(call.deadline_ms));
+        let answer = make(&mut self.store, &self.hooks)
+            .map_err(|error| failure(&error, self.store.data(), call.deadline_ms))?;
+        self.store.data_mut().end_call();
+        Ok(answer)
     }
 
     /// Calls `init`; the inner error is the plugin's own.
-    pub(crate) fn init(&mut self, blueprint: &Blueprint) -> Result<Result<(), String>, Failure> {
-        let text = &blueprint.config.text;
-        self.call(blueprint.limits.init_ms, |store, hooks| hooks.guest.call_init(store, text))
+    pub(crate) fn init(
+        &mut self,
+        blueprint: &Blueprint,
+        place: Place,
+    ) -> Result<Result<(), String>, Failure> {
+        let text = blueprint.config.text();
+        self.call(blueprint.readying(place), |store, hooks| hooks.guest.call_init(store, text))
     }
 
-    /// Calls `info`.
-    pub(crate) fn info(&mut self, blueprint: &Blueprint) -> Result<hooks::guest::PluginInfo, Failure> {
-        self.call(blueprint.limits.init_ms, |store, hooks| hooks.guest.call_info(store))
+    /// Makes a call that is part of loading a plugin.
+    pub(crate) fn ask_once<T>(
+        &mut self,
+        blueprint: &Blueprint,
+        make: impl FnOnce(&mut Store<State>, &Hooks) -> wasmtime::Result<T>,
+    ) -> Result<T, Failure> {
+        self.call(blueprint.readying(Place::Aside), make)
     }
+}
 
-    /// Calls `health`; the inner error is the plugin's own.
-    pub(crate) fn health(&mut self, blueprint: &Blueprint) -> Result<Result<(), String>, Failure> {
-        self.call(blueprint.limits.init_ms, |store, hooks| hooks.guest.call_health(store))
-    }
+/// How one call is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) deadline_ms: u32,
+    pub(crate) place: Place,
+    /// How many rules and plugins stand between the client and what the call publishes.
+    pub(crate) hops: u8,
+}
 
-    /// Calls `topics` of `on-publish`; none where that is not exported.
-    pub(crate) fn topics(&mut self, blueprint: &Blueprint) -> Result<Vec<String>, Failure> {
-        self.call(blueprint.limits.init_ms, |store, hooks| match &hooks.on_publish {
-            Some(hook) => hook.call_topics(store),
-            None => Ok(Vec::new()),
-        })
-    }
+/// Where a call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On a worker that moves messages: nothing is waited for.
+    Worker,
+    /// On a thread of the host.
+    Aside,
 }
 
 /// What belongs to one instance on the broker's side.
 pub(crate) struct State {
     memory: MemoryLimit,
-    plugin: Arc<str>,
-    config: Arc<PassedConfig>,
-    log_entries: u32,
+    pub(crate) plugin: Arc<str>,
+    pub(crate) config: Arc<PassedConfig>,
+    pub(crate) services: Arc<PluginServices>,
+    pub(crate) output_bytes_max: usize,
+    host_calls_max: u32,
+    host_calls: u32,
+    pub(crate) call: Call,
+    until: Clock,
+    /// What the call has asked for so far.
+    pub(crate) passing: Passing,
 }
+
+/// The call asks the broker for something too often.
+#[derive(Debug, thiserror::Error)]
+#[error("it asks more than {0} times for something of the broker")]
+struct TooManyHostCalls(u32);
 
 impl State {
     fn new(blueprint: &Blueprint) -> Self {
         Self {
             memory: MemoryLimit {
                 used: 0,
+                total: Arc::clone(&blueprint.memory),
                 max: blueprint.limits.memory_bytes_max,
                 granted: 0,
                 refused: false,
             },
             plugin: Arc::clone(&blueprint.plugin),
             config: Arc::clone(&blueprint.config),
-            log_entries: 0,
+            services: Arc::clone(&blueprint.services),
+            output_bytes_max: blueprint.limits.output_bytes_max,
+            host_calls_max: blueprint.limits.host_calls_max,
+            host_calls: 0,
+            call: blueprint.readying(Place::Worker),
+            until: Clock::now(),
+            passing: Passing::default(),
         }
     }
 
-    fn begin_call(&mut self) {
+    fn begin_call(&mut self, call: Call) {
         self.memory.refused = false;
-        self.log_entries = 0;
+        self.host_calls = 0;
+        self.call = call;
+        self.passing.clear();
+        // Only who may wait asks how long.
+        if call.place == Place::Aside {
+            self.until = Clock::now() + Duration::from_millis(call.deadline_ms.into());
+        }
+    }
+
+    fn end_call(&mut self) {
+        if !self.passing.is_empty() {
+            self.hand_on();
+        }
+    }
+
+    /// Counts that the call asks for something of the broker.
+    ///
+    /// # Errors
+    /// It is once too often, which ends the call.
+    pub(crate) fn count_host_call(&mut self) -> wasmtime::Result<()> {
+        self.host_calls = self.host_calls.saturating_add(1);
+        if self.host_calls > self.host_calls_max {
+            return Err(TooManyHostCalls(self.host_calls_max).into());
+        }
+        Ok(())
+    }
+
+    /// How long the call may still take.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.until.saturating_duration_since(Clock::now())
     }
 }
 
@@ -257,58 +378,10 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     Ok(linker)
 }
 
-impl imports::types::Host for State {}
-
-impl imports::log::Host for State {
-    fn log(&mut self, level: imports::log::Level, text: String) {
-        use imports::log::Level;
-        self.log_entries = self.log_entries.saturating_add(1);
-        if self.log_entries > LOG_ENTRIES_MAX {
-            if self.log_entries == LOG_ENTRIES_MAX.saturating_add(1) {
-                tracing::warn!(
-                    plugin = &*self.plugin,
-                    kept = LOG_ENTRIES_MAX,
-                    "the plugin logs too much in one call; the rest is left out"
-                );
-            }
-            return;
-        }
-        let (plugin, text) = (&*self.plugin, cut(&text, LOG_BYTES_MAX));
-        match level {
-            Level::Error => tracing::error!(target: "weirmq::plugin", plugin, "{text}"),
-            Level::Warn => tracing::warn!(target: "weirmq::plugin", plugin, "{text}"),
-            Level::Info => tracing::info!(target: "weirmq::plugin", plugin, "{text}"),
-            Level::Debug => tracing::debug!(target: "weirmq::plugin", plugin, "{text}"),
-            Level::Trace => tracing::trace!(target: "weirmq::plugin", plugin, "{text}"),
-        }
-    }
-}
-
-impl imports::config::Host for State {
-    fn get(&mut self, key: String) -> Option<String> {
-        self.config.table.get(&key).map(ToString::to_string)
-    }
-
-    fn all(&mut self) -> String {
-        self.config.text.clone()
-    }
-}
-
-impl imports::clock::Host for State {
-    fn now_unix_ms(&mut self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn monotonic_us(&mut self) -> u64 {
-        static ORIGIN: OnceLock<Clock> = OnceLock::new();
-        u64::try_from(ORIGIN.get_or_init(Clock::now).elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
 /// Bounds what one instance may take: all its memories together, and its tables.
 struct MemoryLimit {
     used: usize,
+    total: Arc<AtomicU64>,
     max: usize,
     granted: usize,
     refused: bool,
@@ -316,6 +389,12 @@ struct MemoryLimit {
 
 /// Entries of all kinds of tables; each is a pointer.
 const TABLE_ENTRIES_MAX: usize = 100_000;
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.used as u64, Ordering::Relaxed);
+    }
+}
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -326,11 +405,14 @@ impl ResourceLimiter for MemoryLimit {
             return Ok(false);
         }
         (self.used, self.granted) = (used, more);
+        self.total.fetch_add(more as u64, Ordering::Relaxed);
         Ok(true)
     }
 
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.used = self.used.saturating_sub(std::mem::take(&mut self.granted));
+        let granted = std::mem::take(&mut self.granted);
+        self.used = self.used.saturating_sub(granted);
+        self.total.fetch_sub(granted as u64, Ordering::Relaxed);
         self.refused = true;
         Ok(())
     }
@@ -369,6 +451,9 @@ fn failure(error: &wasmtime::Error, state: &State, deadline_ms: u32) -> Failure 
         let max = state.memory.max / (1 << 20);
         return Failure::new(FailureKind::Memory, format!("it wanted more than {max} MiB"));
     }
+    if let Some(error) = error.downcast_ref::<TooManyHostCalls>() {
+        return Failure::new(FailureKind::Operations, error.to_string());
+    }
     // The engine gives this error no type of its own.
     if format!("{error:#}").contains("fuel allocated for hostcalls") {
         return Failure::new(FailureKind::OutputTooLarge, "it passes more than its output_bytes_max");
@@ -388,7 +473,7 @@ pub(crate) fn detail(error: &wasmtime::Error) -> String {
     cut(&line, DETAIL_BYTES_MAX).to_owned()
 }
 
-fn cut(text: &str, bytes_max: usize) -> &str {
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     match text.char_indices().take_while(|(index, letter)| index + letter.len_utf8() <= bytes_max).last() {
         _ if text.len() <= bytes_max => text,
         Some((index, letter)) => text.get(..index + letter.len_utf8()).unwrap_or_default(),

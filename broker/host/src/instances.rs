@@ -52,6 +52,15 @@ impl Instances {
         Ok(answer)
     }
 
+    /// Throws away those that are not busy. Those that are end with what holds this.
+    pub(crate) fn clear(&self) {
+        for slot in &self.slots {
+            if let Some(mut slot) = slot.0.try_lock() {
+                *slot = None;
+            }
+        }
+    }
+
     fn take(&self, wait: Duration) -> Option<parking_lot::MutexGuard<'_, Option<Box<Instance>>>> {
         let own = thread_index() % self.slots.len();
         let in_turn = || self.slots.iter().cycle().skip(own).take(self.slots.len());

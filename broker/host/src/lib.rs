@@ -13,7 +13,10 @@
 //! - `instance`: one live instance, its limits, calls that end in time
 //! - `instances`: the live instances of one version
 //! - `convert`: between the broker's words and the interface's, with every answer checked
+//! - [`grant`]: what a plugin asks for, and what the operator grants
+//! - `imports`, [`services`]: what the broker does for plugins when they ask
 //! - `quarantine`: leaving a plugin alone that keeps failing
+//! - `stats`: counts and durations of calls
 //! - `pool`, `ticker`: the host's threads
 //! - `bindings`: generated from the interface
 
@@ -25,19 +28,27 @@ mod bindings;
 pub mod config;
 mod convert;
 pub mod error;
+pub mod grant;
 pub mod host;
+mod imports;
 mod instance;
 mod instances;
 mod load;
 pub mod plugin;
 mod pool;
 mod quarantine;
+pub mod services;
+mod stats;
 mod ticker;
 
 pub use config::{Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, QuarantineConfig};
 pub use error::{HostError, LoadError};
+pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, SecretSource};
 pub use host::Host;
-pub use plugin::{Change, PluginHook, PluginInfo, PluginStats};
+pub use plugin::{Change, Latency, PluginHook, PluginInfo, PluginStats};
+pub use services::key_value::{KeyStore, MemoryKeys};
+pub use services::metrics::Figure;
+pub use services::{Consequence, Outside, Revocation, Whom};
 
 /// The version of the plugin interface, `weirmq:plugin@...`, that this host serves.
 pub const API_VERSION: &str = "0.1.0";

@@ -2,46 +2,86 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
-use weirmq_core::hook::{HookPoint, HookPoints};
+use weirmq_core::hook::{EventKinds, HookPoint, HookPoints};
 use weirmq_core::topic::TopicFilter;
 
 use crate::API_VERSION;
 use crate::config::PluginConfig;
+use crate::convert;
 use crate::error::LoadError;
-use crate::instance::{Blueprint, Exports, Instance, Instantiate, State, detail};
+use crate::grant::Manifest;
+use crate::instance::{Blueprint, Exports, Instance, Instantiate, Place, State, detail};
 use crate::instances::Instances;
 use crate::plugin::PluginInfo;
+use crate::services::Services;
 
 /// What every WeirMQ interface name begins with.
 const PACKAGE: &str = "weirmq:plugin/";
-/// The interfaces that plugins may import.
-const GRANTED: [&str; 4] = ["types", "log", "config", "clock"];
+/// The interfaces that plugins may import, some of them with a grant only.
+const OFFERED: [&str; 11] = [
+    "types",
+    "log",
+    "config",
+    "clock",
+    "random",
+    "metrics",
+    "secrets",
+    "key-value",
+    "publish",
+    "http",
+    "revoke",
+];
 /// The hook points of this version of the interface; the export of each has its name.
-const HOOKS: [HookPoint; 6] = [
+const HOOKS: [HookPoint; 9] = [
     HookPoint::Authenticate,
     HookPoint::Authorize,
     HookPoint::OnPublish,
+    HookPoint::OnDeliver,
     HookPoint::OnSubscribe,
     HookPoint::OnUnsubscribe,
+    HookPoint::Persistence,
     HookPoint::Lifecycle,
+    HookPoint::Timer,
 ];
 
 /// One version of a plugin, ready to serve.
 pub(crate) struct Generation {
     pub(crate) info: PluginInfo,
-    pub(crate) topics: Vec<TopicFilter>,
+    pub(crate) config: PluginConfig,
+    pub(crate) wants: Wants,
+    /// Whether its calls may wait for something outside the broker.
+    pub(crate) waits: bool,
     pub(crate) blueprint: Blueprint,
     pub(crate) instances: Instances,
+}
+
+impl Generation {
+    /// Whether it can serve in the place of `other` without anybody else being told.
+    pub(crate) fn is_in_place_of(&self, other: &Self) -> bool {
+        self.info.hooks == other.info.hooks && self.wants == other.wants
+    }
+}
+
+/// What a version asks to be called for.
+#[derive(PartialEq)]
+pub(crate) struct Wants {
+    pub(crate) on_publish: Vec<TopicFilter>,
+    pub(crate) on_deliver: Vec<TopicFilter>,
+    pub(crate) persistence: Vec<TopicFilter>,
+    pub(crate) events: EventKinds,
+    pub(crate) interval: Duration,
 }
 
 /// Reads, compiles and starts the plugin of `config`.
 pub(crate) fn load(
     engine: &Engine,
     linker: &Linker<State>,
+    services: &Arc<Services>,
     file_bytes_max: u64,
     config: &PluginConfig,
 ) -> Result<Generation, LoadError> {
@@ -55,10 +95,14 @@ pub(crate) fn load(
         detail: detail(&error),
     })?;
     let compiled_in = started.elapsed();
-    check_interface(engine, config, &component)?;
+    let imports = check_interface(engine, config, &component)?;
+    let asked = check_grants(config, &bytes, &imports)?;
+    let waits = imports.iter().any(|import| import == "http");
+    let services = services.of(config, waits)?;
     let mismatch = |detail| LoadError::Mismatch { plugin: config.name.clone(), detail };
-    let blueprint = Blueprint::new(linker, &component, config).map_err(|error| mismatch(detail(&error)))?;
-    let (info, topics, first) = start(config, &blueprint)?;
+    let blueprint =
+        Blueprint::new(linker, &component, config, services).map_err(|error| mismatch(detail(&error)))?;
+    let (info, wants, first) = start(config, &blueprint)?;
     let info = PluginInfo {
         name: config.name.clone(),
         plugin: info.name,
@@ -66,13 +110,36 @@ pub(crate) fn load(
         api_version: API_VERSION.to_owned(),
         file: config.file.clone(),
         hooks: points(&blueprint.exports),
-        topics: topics.iter().map(ToString::to_string).collect(),
+        topics: texts(&wants.on_publish),
+        deliver_topics: texts(&wants.on_deliver),
+        stored_topics: texts(&wants.persistence),
+        imports,
+        asked,
         bytes: bytes.len() as u64,
         compiled_in,
         loaded_unix_ms: unix_ms(),
     };
     let instances = Instances::new(config.instances_max as usize, first);
-    Ok(Generation { info, topics, blueprint, instances })
+    Ok(Generation { info, config: config.clone(), wants, waits, blueprint, instances })
+}
+
+fn texts(filters: &[TopicFilter]) -> Vec<String> {
+    filters.iter().map(ToString::to_string).collect()
+}
+
+/// Whether the plugin is granted what it asks for. Answers what that is.
+fn check_grants(config: &PluginConfig, bytes: &[u8], imports: &[String]) -> Result<Manifest, LoadError> {
+    let plugin = || config.name.clone();
+    let manifest = Manifest::of(&config.file, bytes)
+        .map_err(|detail| LoadError::Manifest { plugin: plugin(), detail })?;
+    let imports: Vec<&str> = imports.iter().map(String::as_str).collect();
+    let secrets: Vec<&String> = config.secrets.keys().collect();
+    let lacking = manifest.lacks(&imports, &config.grant, &secrets);
+    if lacking.is_empty() {
+        return Ok(manifest);
+    }
+    let (what, lines): (Vec<String>, Vec<String>) = lacking.into_iter().unzip();
+    Err(LoadError::NotGranted { plugin: plugin(), what: what.join(", "), lines: lines.join("; ") })
 }
 
 fn read(config: &PluginConfig, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
@@ -107,8 +174,13 @@ fn check_format(config: &PluginConfig, bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// Whether the names of its imports and exports are those of this interface.
-fn check_interface(engine: &Engine, config: &PluginConfig, component: &Component) -> Result<(), LoadError> {
+/// Whether the names of its imports and exports are those of this interface. Answers the names of its imports.
+fn check_interface(
+    engine: &Engine,
+    config: &PluginConfig,
+    component: &Component,
+) -> Result<Vec<String>, LoadError> {
+    let mut imports = Vec::new();
     let plugin = || config.name.clone();
     let ty = component.component_type();
     for (import, _) in ty.imports(engine) {
@@ -116,7 +188,7 @@ fn check_interface(engine: &Engine, config: &PluginConfig, component: &Component
             Some(interface) if !interface.fits() => {
                 return Err(LoadError::ApiVersion { plugin: plugin(), found: import.to_owned() });
             }
-            Some(interface) if GRANTED.contains(&interface.name) => {}
+            Some(interface) if OFFERED.contains(&interface.name) => imports.push(interface.name.to_owned()),
             _ => return Err(LoadError::UnknownImport { plugin: plugin(), import: import.to_owned() }),
         }
     }
@@ -138,7 +210,7 @@ fn check_interface(engine: &Engine, config: &PluginConfig, component: &Component
         let hooks = HOOKS.map(HookPoint::name).join(", ");
         return Err(LoadError::NoHooks { plugin: plugin(), hooks });
     }
-    Ok(())
+    Ok(imports)
 }
 
 /// `weirmq:plugin/NAME@VERSION`, taken apart.
@@ -172,13 +244,16 @@ fn points(exports: &Exports) -> HookPoints {
         (HookPoint::OnSubscribe, exports.on_subscribe.is_some()),
         (HookPoint::OnUnsubscribe, exports.on_unsubscribe.is_some()),
         (HookPoint::Lifecycle, exports.lifecycle.is_some()),
+        (HookPoint::OnDeliver, exports.on_deliver.is_some()),
+        (HookPoint::Persistence, exports.persistence.is_some()),
+        (HookPoint::Timer, exports.timer.is_some()),
     ]
     .into_iter()
     .filter_map(|(point, served)| served.then_some(point))
     .collect()
 }
 
-type Started = (crate::bindings::exports::weirmq::plugin::guest::PluginInfo, Vec<TopicFilter>, Instance);
+type Started = (crate::bindings::exports::weirmq::plugin::guest::PluginInfo, Wants, Instance);
 
 /// Makes the first instance, and asks it all that is asked once.
 fn start(config: &PluginConfig, blueprint: &Blueprint) -> Result<Started, LoadError> {
@@ -188,18 +263,58 @@ fn start(config: &PluginConfig, blueprint: &Blueprint) -> Result<Started, LoadEr
         Instantiate::Failed(failure) => failed("its start function")(failure),
         Instantiate::Mismatch(detail) => LoadError::Mismatch { plugin: plugin(), detail },
     })?;
-    let info = instance.info(blueprint).map_err(failed("info"))?;
-    let accepted = instance.init(blueprint).map_err(failed("init"))?;
+    let info = instance.ask_once(blueprint, |store, hooks| hooks.guest.call_info(store));
+    let info = info.map_err(failed("info"))?;
+    let accepted = instance.init(blueprint, Place::Aside).map_err(failed("init"))?;
     accepted.map_err(|reason| LoadError::Refused { plugin: plugin(), reason })?;
-    let healthy = instance.health(blueprint).map_err(failed("health"))?;
+    let healthy = instance.ask_once(blueprint, |store, hooks| hooks.guest.call_health(store));
+    let healthy = healthy.map_err(failed("health"))?;
     healthy.map_err(|reason| LoadError::Unhealthy { plugin: plugin(), reason })?;
-    let topics = instance.topics(blueprint).map_err(failed("topics"))?;
-    let parse = |filter: String| {
-        TopicFilter::new(&filter).map_err(|source| LoadError::Topics { plugin: plugin(), filter, source })
-    };
-    let topics = topics.into_iter().map(parse).collect::<Result<_, _>>()?;
-    Ok((info, topics, instance))
+    let wants = ask_wants(&mut instance, blueprint, config)?;
+    Ok((info, wants, instance))
 }
+
+fn ask_wants(
+    instance: &mut Instance,
+    blueprint: &Blueprint,
+    config: &PluginConfig,
+) -> Result<Wants, LoadError> {
+    let failed = |step| move |failure| LoadError::Start { plugin: config.name.clone(), step, failure };
+    let parse = |filters: Option<Vec<String>>| -> Result<Vec<TopicFilter>, LoadError> {
+        let parse = |filter: String| {
+            let plugin = config.name.clone();
+            TopicFilter::new(&filter).map_err(|source| LoadError::Topics { plugin, filter, source })
+        };
+        filters.unwrap_or_default().into_iter().map(parse).collect()
+    };
+    let on_publish = instance.ask_once(blueprint, |store, hooks| {
+        hooks.on_publish.as_ref().map(|hook| hook.call_topics(store)).transpose()
+    });
+    let on_deliver = instance.ask_once(blueprint, |store, hooks| {
+        hooks.on_deliver.as_ref().map(|hook| hook.call_topics(store)).transpose()
+    });
+    let persistence = instance.ask_once(blueprint, |store, hooks| {
+        hooks.persistence.as_ref().map(|hook| hook.call_topics(store)).transpose()
+    });
+    let events = instance.ask_once(blueprint, |store, hooks| {
+        hooks.lifecycle.as_ref().map(|hook| hook.call_events(store)).transpose()
+    });
+    let interval_ms = instance.ask_once(blueprint, |store, hooks| {
+        hooks.timer.as_ref().map(|hook| hook.call_interval_ms(store)).transpose()
+    });
+    let events = events.map_err(failed("events"))?.unwrap_or_default();
+    let interval_ms = interval_ms.map_err(failed("interval-ms"))?.unwrap_or_default();
+    Ok(Wants {
+        on_publish: parse(on_publish.map_err(failed("topics"))?)?,
+        on_deliver: parse(on_deliver.map_err(failed("topics"))?)?,
+        persistence: parse(persistence.map_err(failed("topics"))?)?,
+        events: convert::event_kinds(&events),
+        interval: Duration::from_millis(interval_ms.into()).max(INTERVAL_MIN),
+    })
+}
+
+/// The broker looks at timers this often.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 fn unix_ms() -> u64 {
     let since: Duration = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

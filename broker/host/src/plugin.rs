@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use weirmq_core::hook::{
-    Action, AuthenticateRequest, Authentication, AuthorizeRequest, Decision, Event, Failure, FailureKind,
-    FilterRequest, FilterVerdict, Hook, HookPoint, HookPoints, Reply, Transform, Transformed,
+    Action, AuthenticateRequest, Authentication, AuthorizeRequest, Decision, Deliver, Delivery, Event,
+    EventKinds, Failure, FailureKind, FilterRequest, FilterVerdict, Hook, HookPoint, HookPoints, Identity,
+    Persist, Persisted, Reply, Transform, Transformed,
 };
 use weirmq_core::message::Message;
 use weirmq_core::time::Now;
@@ -20,11 +22,14 @@ use crate::bindings::exports::weirmq::plugin as hooks;
 use crate::config::PluginConfig;
 use crate::convert;
 use crate::error::LoadError;
+use crate::grant::{self, Manifest};
 use crate::host::Shared;
-use crate::instance::Instance;
-use crate::instances::thread_index;
+use crate::instance::{Call, Instance, Place};
 use crate::load::Generation;
 use crate::quarantine::{Door, Quarantine};
+use crate::services::metrics::Figure;
+use crate::stats::Counters;
+pub use crate::stats::{Latency, PluginStats};
 
 /// How many events may wait for a plugin before the newest are left out.
 const EVENTS_MAX: usize = 4096;
@@ -32,7 +37,7 @@ const EVENTS_MAX: usize = 4096;
 /// A plugin in service. It stays the same object while versions of the plugin come and go.
 pub struct PluginHook {
     served: Arc<Served>,
-    transform: Arc<dyn Transform>,
+    bound: Arc<Bound>,
 }
 
 /// What is known of the version that serves.
@@ -52,6 +57,14 @@ pub struct PluginInfo {
     pub hooks: HookPoints,
     /// The topic filters whose messages it wants to see.
     pub topics: Vec<String>,
+    /// The topic filters whose deliveries it wants to see.
+    pub deliver_topics: Vec<String>,
+    /// The topic filters whose messages it wants to see when they are stored.
+    pub stored_topics: Vec<String>,
+    /// The interfaces of the broker that it imports.
+    pub imports: Vec<String>,
+    /// What its manifest asks for.
+    pub asked: Manifest,
     /// The size of its file.
     pub bytes: u64,
     /// How long it took to compile, or to find in the cache.
@@ -79,39 +92,29 @@ impl Change {
     /// Whether what is bound to topics must be bound anew: the plugin wants other topics.
     #[must_use]
     pub fn topics_changed(&self) -> bool {
-        self.before.topics != self.after.topics
+        let topics = |info: &PluginInfo| {
+            (info.topics.clone(), info.deliver_topics.clone(), info.stored_topics.clone())
+        };
+        topics(&self.before) != topics(&self.after)
     }
 }
 
-/// What has happened to a plugin's calls since it was first loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginStats {
-    /// Calls made, by hook point.
-    pub calls: Vec<(HookPoint, u64)>,
-    /// Calls that failed, by kind; [`FailureKind::Unavailable`] counts those that were not made at all.
-    pub failures: Vec<(FailureKind, u64)>,
-    /// Events that were left out because the plugin was too slow for them.
-    pub events_dropped: u64,
-    /// How often another version was taken into service.
-    pub reloads: u64,
-    /// Whether it is in quarantine.
-    pub quarantined: bool,
-}
-
 impl PluginHook {
-    pub(crate) fn new(shared: Arc<Shared>, config: PluginConfig, generation: Generation) -> Arc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, config: &PluginConfig, generation: Generation) -> Arc<Self> {
+        let memory = Arc::clone(generation.blueprint.memory());
         let served = Arc::new(Served {
             name: Arc::from(config.name.as_str()),
             quarantine: Quarantine::new(config.quarantine.clone()),
             generation: ArcSwap::from_pointee(generation),
             counters: Counters::new(config.instances_max as usize),
+            memory,
             events: Mutex::default(),
-            reloading: Mutex::new(()),
+            timer: Timer::default(),
+            changing: Mutex::default(),
             shared,
-            config,
         });
-        let transform = Arc::new(BoundTransform(Arc::clone(&served)));
-        Arc::new(Self { served, transform })
+        let bound = Arc::new(Bound(Arc::clone(&served)));
+        Arc::new(Self { served, bound })
     }
 
     /// Reads the plugin's file anew and, when the version in it is fit to serve, swaps it in. Calls in flight end
@@ -120,20 +123,27 @@ impl PluginHook {
     /// # Errors
     /// [`LoadError`]: the version that served goes on serving.
     pub fn reload(&self) -> Result<Change, LoadError> {
+        let config = self.config();
+        self.reconfigure(&config)
+    }
+
+    /// The same with another configuration, which must be of the same name.
+    ///
+    /// # Errors
+    /// [`LoadError`]: the version that served goes on serving as it was configured.
+    pub fn reconfigure(&self, config: &PluginConfig) -> Result<Change, LoadError> {
         let served = &self.served;
-        let _one_at_a_time = served.reloading.lock();
-        let next = served.shared.load(&served.config)?;
-        let after = next.info.clone();
-        let before = served.generation.swap(Arc::new(next)).info.clone();
-        served.quarantine.reset();
-        served.counters.reloads.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(
-            plugin = &*served.name,
-            before = before.version,
-            after = after.version,
-            "another version of the plugin serves"
-        );
-        Ok(Change { before, after })
+        let mut previous = served.changing.lock();
+        let next = served.shared.load(config)?;
+        Ok(served.swap(Arc::new(next), &mut previous))
+    }
+
+    /// Brings back the version that served before the one that serves now, with the configuration that it had. Asked
+    /// again, it goes back again. `None` where there is none.
+    pub fn rollback(&self) -> Option<Change> {
+        let mut previous = self.served.changing.lock();
+        let back = previous.take()?;
+        Some(self.served.swap(back, &mut previous))
     }
 
     /// The version that serves.
@@ -142,16 +152,34 @@ impl PluginHook {
         self.served.generation.load().info.clone()
     }
 
-    /// The configuration that it was loaded with.
+    /// The version that a rollback would bring back.
     #[must_use]
-    pub fn config(&self) -> &PluginConfig {
-        &self.served.config
+    pub fn previous(&self) -> Option<PluginInfo> {
+        self.served.changing.lock().as_ref().map(|generation| generation.info.clone())
+    }
+
+    /// The configuration that it serves with.
+    #[must_use]
+    pub fn config(&self) -> PluginConfig {
+        self.served.generation.load().config.clone()
     }
 
     /// What has happened so far.
     #[must_use]
     pub fn stats(&self) -> PluginStats {
-        self.served.counters.read(self.served.quarantine.is_closed())
+        let left_out = self.served.shared.services.metrics(&self.served.name).left_out();
+        PluginStats {
+            quarantined: self.served.quarantine.is_closed(),
+            memory_bytes: self.served.memory.load(Ordering::Relaxed),
+            figures_left_out: left_out,
+            ..self.served.counters.read()
+        }
+    }
+
+    /// The figures that it keeps about itself, by name.
+    #[must_use]
+    pub fn figures(&self) -> Vec<(String, Figure)> {
+        self.served.shared.services.metrics(&self.served.name).read()
     }
 }
 
@@ -165,55 +193,110 @@ impl Hook for PluginHook {
     }
 
     fn authenticate(&self, request: &Arc<AuthenticateRequest>) -> Reply<Authentication> {
-        if let Err(failure) = self.served.refuse_in_quarantine() {
-            return Reply::failed(failure);
-        }
-        let (served, request) = (Arc::clone(&self.served), Arc::clone(request));
-        self.served.shared.pool.ask(move || served.authenticate(&request))
+        let request = Arc::clone(request);
+        self.served.aside(move |served| served.authenticate(&request))
     }
 
     fn authorize(&self, request: &Arc<AuthorizeRequest>) -> Reply<Decision> {
-        Reply::Now(self.served.authorize(request))
+        if !self.served.waits() {
+            return Reply::Now(self.served.authorize(request, Place::Worker));
+        }
+        let request = Arc::clone(request);
+        self.served.aside(move |served| served.authorize(&request, Place::Aside))
     }
 
     fn on_publish(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Transform>> {
-        let generation = self.served.generation.load();
-        let wanted = generation.topics.iter().any(|filter| filter.matches(topic));
-        wanted.then(|| Arc::clone(&self.transform))
+        let wanted = grant::matches(&self.served.generation.load().wants.on_publish, topic);
+        wanted.then(|| Arc::clone(&self.bound) as Arc<dyn Transform>)
+    }
+
+    fn on_deliver(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Deliver>> {
+        let wanted = grant::matches(&self.served.generation.load().wants.on_deliver, topic);
+        wanted.then(|| Arc::clone(&self.bound) as Arc<dyn Deliver>)
+    }
+
+    fn persistence(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Persist>> {
+        let wanted = grant::matches(&self.served.generation.load().wants.persistence, topic);
+        wanted.then(|| Arc::clone(&self.bound) as Arc<dyn Persist>)
     }
 
     fn on_subscribe(&self, request: &Arc<FilterRequest>) -> Reply<FilterVerdict> {
-        Reply::Now(self.served.on_subscribe(request))
+        if !self.served.waits() {
+            return Reply::Now(self.served.on_subscribe(request, Place::Worker));
+        }
+        let request = Arc::clone(request);
+        self.served.aside(move |served| served.on_subscribe(&request, Place::Aside))
     }
 
     fn on_unsubscribe(&self, request: &Arc<FilterRequest>) -> Reply<FilterVerdict> {
-        Reply::Now(self.served.on_unsubscribe(request))
+        if !self.served.waits() {
+            return Reply::Now(self.served.on_unsubscribe(request, Place::Worker));
+        }
+        let request = Arc::clone(request);
+        self.served.aside(move |served| served.on_unsubscribe(&request, Place::Aside))
+    }
+
+    fn events(&self) -> EventKinds {
+        self.served.generation.load().wants.events
     }
 
     fn on_event(&self, event: &Event, now: Now) {
         self.served.take_event(event, now);
     }
+
+    fn on_timer(&self, now: Now) {
+        self.served.take_tick(now);
+    }
 }
 
-/// The plugin's `on-publish` for one topic. It follows reloads.
-struct BoundTransform(Arc<Served>);
+/// What the plugin does for one topic. It follows reloads.
+struct Bound(Arc<Served>);
 
-impl Transform for BoundTransform {
+impl Transform for Bound {
     fn transform(&self, message: &Arc<Message>, now: Now) -> Reply<Transformed> {
-        Reply::Now(self.0.on_publish(message, now))
+        if !self.0.waits() {
+            return Reply::Now(self.0.on_publish(message, now, Place::Worker));
+        }
+        let message = Arc::clone(message);
+        self.0.aside(move |served| served.on_publish(&message, now, Place::Aside))
+    }
+}
+
+impl Deliver for Bound {
+    fn deliver(&self, message: &Arc<Message>, receiver: &Identity, now: Now) -> Result<Delivery, Failure> {
+        self.0.on_deliver(message, receiver, now)
+    }
+}
+
+impl Persist for Bound {
+    fn before_store(&self, message: &Arc<Message>) -> Result<Persisted, Failure> {
+        self.0.before_store(message)
+    }
+
+    fn after_load(&self, message: &Message) -> Result<Bytes, Failure> {
+        self.0.after_load(message)
     }
 }
 
 /// All that calls need; shared with calls that run beside the workers.
 struct Served {
     name: Arc<str>,
-    config: PluginConfig,
     shared: Arc<Shared>,
     generation: ArcSwap<Generation>,
     quarantine: Quarantine,
     counters: Counters,
+    /// Of all instances, of all versions.
+    memory: Arc<AtomicU64>,
     events: Mutex<Events>,
-    reloading: Mutex<()>,
+    timer: Timer,
+    /// Held while another version is taken into service; the version before, for a rollback.
+    changing: Mutex<Option<Arc<Generation>>>,
+}
+
+#[derive(Default)]
+struct Timer {
+    called_at: Mutex<Option<weirmq_core::time::Instant>>,
+    running: AtomicBool,
 }
 
 #[derive(Default)]
@@ -223,6 +306,42 @@ struct Events {
 }
 
 impl Served {
+    /// Takes `next` into service. What served goes to `previous`, without its instances.
+    fn swap(&self, next: Arc<Generation>, previous: &mut Option<Arc<Generation>>) -> Change {
+        let after = next.info.clone();
+        self.quarantine.configure(next.config.quarantine.clone());
+        let before = self.generation.swap(next);
+        before.instances.clear();
+        let change = Change { before: before.info.clone(), after };
+        *previous = Some(before);
+        self.quarantine.reset();
+        self.counters.count_reload();
+        tracing::info!(
+            plugin = &*self.name,
+            before = change.before.version,
+            after = change.after.version,
+            "another version of the plugin serves"
+        );
+        change
+    }
+
+    /// Whether its calls may wait for something outside the broker, so that no worker makes them.
+    fn waits(&self) -> bool {
+        self.generation.load().waits
+    }
+
+    /// Makes a call on a thread of the host.
+    fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Reply<T> {
+        if let Err(failure) = self.refuse_in_quarantine() {
+            return Reply::failed(failure);
+        }
+        let served = Arc::clone(self);
+        self.shared.pool_for(&self.generation.load()).ask(move || call(&served))
+    }
+
     fn authenticate(&self, request: &AuthenticateRequest) -> Result<Authentication, Failure> {
         let peer = request.peer.map(|peer| peer.to_string());
         let user_properties = convert::pairs(&request.user_properties);
@@ -243,17 +362,19 @@ impl Served {
                 renewal: exchange.renewal,
             }),
         };
-        let ask = |instance: &mut Instance, deadline_ms| {
-            instance.call(deadline_ms, |store, hooks| match &hooks.authenticate {
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.authenticate {
                 Some(hook) => hook.call_authenticate(store, asked),
                 None => Ok(hooks::authenticate::Answer::Next),
             })
         };
         let in_exchange = request.exchange.is_some();
-        self.call(HookPoint::Authenticate, ask, |answer| convert::authentication(answer, in_exchange))
+        self.call(HookPoint::Authenticate, Place::Aside, 1, ask, |answer| {
+            convert::authentication(answer, in_exchange)
+        })
     }
 
-    fn authorize(&self, request: &AuthorizeRequest) -> Result<Decision, Failure> {
+    fn authorize(&self, request: &AuthorizeRequest, place: Place) -> Result<Decision, Failure> {
         use hooks::authorize::{Action as Asked, PublishAction, SubscribeAction};
         let identity = &request.identity;
         let peer = identity.peer.map(|peer| peer.to_string());
@@ -269,61 +390,138 @@ impl Served {
                 qos: convert::qos(*qos),
             }),
         };
-        let ask = |instance: &mut Instance, deadline_ms| {
-            instance.call(deadline_ms, |store, hooks| match &hooks.authorize {
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.authorize {
                 Some(hook) => hook.call_authorize(store, who, what),
                 None => Ok(hooks::authorize::Decision::Next),
             })
         };
-        self.call(HookPoint::Authorize, ask, convert::decision)
+        self.call(HookPoint::Authorize, place, 1, ask, convert::decision)
     }
 
-    fn on_publish(&self, message: &Message, now: Now) -> Result<Transformed, Failure> {
+    fn on_publish(&self, message: &Message, now: Now, place: Place) -> Result<Transformed, Failure> {
         let user = convert::pairs(&message.properties.user);
-        let message = convert::message(message, now, &user);
-        let ask = |instance: &mut Instance, deadline_ms| {
-            instance.call(deadline_ms, |store, hooks| match &hooks.on_publish {
+        let hops = message.hops.saturating_add(1);
+        let message = convert::message(message, Some(now), &user);
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.on_publish {
                 Some(hook) => hook.call_on_publish(store, message),
                 None => Ok(hooks::on_publish::Verdict::Pass),
             })
         };
-        self.call(HookPoint::OnPublish, ask, convert::transformed)
+        self.call(HookPoint::OnPublish, place, hops, ask, convert::transformed)
     }
 
-    fn on_subscribe(&self, request: &FilterRequest) -> Result<FilterVerdict, Failure> {
+    fn on_subscribe(&self, request: &FilterRequest, place: Place) -> Result<FilterVerdict, Failure> {
         let filter = request.filter.to_string();
         let peer = request.identity.peer.map(|peer| peer.to_string());
         let attributes = convert::pairs(&request.identity.lease.attributes);
         let who = convert::identity(&request.identity, peer.as_deref(), &attributes);
         let qos = convert::qos(request.qos.unwrap_or(weirmq_core::message::QoS::AtMostOnce));
-        let ask = |instance: &mut Instance, deadline_ms| {
-            instance.call(deadline_ms, |store, hooks| match &hooks.on_subscribe {
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.on_subscribe {
                 Some(hook) => hook.call_on_subscribe(store, who, &filter, qos),
                 None => Ok(hooks::on_subscribe::FilterVerdict::Pass),
             })
         };
-        self.call(HookPoint::OnSubscribe, ask, convert::filter_verdict)
+        self.call(HookPoint::OnSubscribe, place, 1, ask, convert::filter_verdict)
     }
 
-    fn on_unsubscribe(&self, request: &FilterRequest) -> Result<FilterVerdict, Failure> {
+    fn on_unsubscribe(&self, request: &FilterRequest, place: Place) -> Result<FilterVerdict, Failure> {
         let filter = request.filter.to_string();
         let peer = request.identity.peer.map(|peer| peer.to_string());
         let attributes = convert::pairs(&request.identity.lease.attributes);
         let who = convert::identity(&request.identity, peer.as_deref(), &attributes);
-        let ask = |instance: &mut Instance, deadline_ms| {
-            instance.call(deadline_ms, |store, hooks| match &hooks.on_unsubscribe {
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.on_unsubscribe {
                 Some(hook) => hook.call_on_unsubscribe(store, who, &filter),
                 None => Ok(hooks::on_unsubscribe::FilterVerdict::Pass),
             })
         };
-        self.call(HookPoint::OnUnsubscribe, ask, convert::filter_verdict)
+        self.call(HookPoint::OnUnsubscribe, place, 1, ask, convert::filter_verdict)
+    }
+
+    fn on_deliver(&self, message: &Message, receiver: &Identity, now: Now) -> Result<Delivery, Failure> {
+        let user = convert::pairs(&message.properties.user);
+        let asked = convert::message(message, Some(now), &user);
+        let peer = receiver.peer.map(|peer| peer.to_string());
+        let attributes = convert::pairs(&receiver.lease.attributes);
+        let who = convert::identity(receiver, peer.as_deref(), &attributes);
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.on_deliver {
+                Some(hook) => hook.call_on_deliver(store, asked, who),
+                None => Ok(hooks::on_deliver::Verdict::Pass),
+            })
+        };
+        let hops = message.hops.saturating_add(1);
+        let check = |answer| convert::delivery(answer, message);
+        self.call(HookPoint::OnDeliver, Place::Worker, hops, ask, check)
+    }
+
+    fn before_store(&self, message: &Message) -> Result<Persisted, Failure> {
+        let user = convert::pairs(&message.properties.user);
+        let asked = convert::message(message, None, &user);
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.persistence {
+                Some(hook) => hook.call_before_store(store, asked),
+                None => Ok(hooks::persistence::Stored::Keep),
+            })
+        };
+        let hops = message.hops.saturating_add(1);
+        let check = |answer| Ok(convert::persisted(answer));
+        self.call(HookPoint::Persistence, Place::Worker, hops, ask, check)
+    }
+
+    fn after_load(&self, message: &Message) -> Result<Bytes, Failure> {
+        let user = convert::pairs(&message.properties.user);
+        let asked = convert::message(message, None, &user);
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.persistence {
+                Some(hook) => hook.call_after_load(store, asked),
+                None => Ok(Err("this version of the plugin does not serve persistence".to_owned())),
+            })
+        };
+        let hops = message.hops.saturating_add(1);
+        self.call(HookPoint::Persistence, Place::Worker, hops, ask, convert::loaded)
+    }
+
+    /// Calls the plugin's timer where it is time and no call of it runs.
+    fn take_tick(self: &Arc<Self>, now: Now) {
+        let generation = self.generation.load();
+        {
+            let mut called_at = self.timer.called_at.lock();
+            let is_due = called_at.is_none_or(|at| now.at.since(at) >= generation.wants.interval);
+            if !is_due || self.timer.running.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            *called_at = Some(now.at);
+        }
+        let served = Arc::clone(self);
+        let taken = self.shared.pool_for(&generation).submit(move || {
+            // A failure is counted and logged already.
+            let _ = served.tick(now.unix_ms);
+            served.timer.running.store(false, Ordering::Release);
+        });
+        if taken.is_err() {
+            self.timer.running.store(false, Ordering::Release);
+        }
+    }
+
+    fn tick(&self, at_unix_ms: u64) -> Result<(), Failure> {
+        let ask = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.timer {
+                Some(hook) => hook.call_on_timer(store, at_unix_ms),
+                None => Ok(()),
+            })
+        };
+        self.call(HookPoint::Timer, Place::Aside, 1, ask, Ok)
     }
 
     /// Puts `event` behind those that wait, and sees to it that somebody tells them in order.
     fn take_event(self: &Arc<Self>, event: &Event, now: Now) {
         let mut events = self.events.lock();
         if events.waiting.len() >= EVENTS_MAX {
-            self.counters.events_dropped.fetch_add(1, Ordering::Relaxed);
+            self.counters.count_event_dropped();
             return;
         }
         events.waiting.push_back((event.clone(), now.unix_ms));
@@ -350,7 +548,7 @@ impl Served {
     }
 
     fn tell(&self, event: &Event, at_unix_ms: u64) -> Result<(), Failure> {
-        use hooks::lifecycle::{Connected, Disconnected, Event as Told};
+        use hooks::lifecycle::{Connected, Delivery as Way, Disconnected, Dropped, Event as Told};
         let who = match event {
             Event::Connected { identity, .. } | Event::Disconnected { identity, .. } => Some(identity),
             _ => None,
@@ -367,38 +565,50 @@ impl Served {
                 reason,
             }),
             Event::SessionEnded { client_id } => Told::SessionEnded(client_id),
+            Event::MessageDropped { client_id, topic, reason } => Told::MessageDropped(Dropped {
+                client_id: client_id.as_deref(),
+                topic,
+                reason: reason.name(),
+            }),
+            Event::MessageDelivered { client_id, topic } => Told::MessageDelivered(Way { client_id, topic }),
+            Event::MessageAcked { client_id, topic } => Told::MessageAcked(Way { client_id, topic }),
             // What this version of the interface has no word for.
             _ => return Ok(()),
         };
-        let tell = |instance: &mut Instance, deadline_ms| {
-            instance.call(deadline_ms, |store, hooks| match &hooks.lifecycle {
+        let tell = |instance: &mut Instance, call| {
+            instance.call(call, |store, hooks| match &hooks.lifecycle {
                 Some(hook) => hook.call_on_event(store, told, at_unix_ms),
                 None => Ok(()),
             })
         };
-        self.call(HookPoint::Lifecycle, tell, Ok)
+        self.call(HookPoint::Lifecycle, Place::Aside, 1, tell, Ok)
     }
 
     /// Makes one call: past the quarantine, on an instance of the version that serves, with the answer checked.
     fn call<A, T>(
         &self,
         point: HookPoint,
-        ask: impl FnOnce(&mut Instance, u32) -> Result<A, Failure>,
+        place: Place,
+        hops: u8,
+        ask: impl FnOnce(&mut Instance, Call) -> Result<A, Failure>,
         check: impl FnOnce(A) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let door = self.quarantine.door();
         if door == Door::Closed {
             return Err(self.refusal());
         }
-        let deadline_ms = self.config.deadline_ms.at(point);
         let generation = self.generation.load();
-        self.counters.count_call(point);
-        let wait = Duration::from_millis(deadline_ms.into());
+        let call = Call { deadline_ms: generation.config.deadline_ms.at(point), place, hops };
+        let watch = self.counters.begin_call(point);
+        let wait = Duration::from_millis(call.deadline_ms.into());
         let answer = generation.instances.with(
             wait,
-            || generation.blueprint.make(),
-            |instance| ask(instance, deadline_ms),
+            || generation.blueprint.make(place),
+            |instance| ask(instance, call),
         );
+        if let Some(begun) = watch {
+            self.counters.time(point, begun.elapsed());
+        }
         let answer = answer.and_then(check);
         match &answer {
             Ok(_) if door == Door::Trial => self.passed_trial(),
@@ -436,83 +646,29 @@ impl Served {
         );
         // What a version that has been replaced does is not held against its successor.
         if Arc::ptr_eq(generation, &self.generation.load()) && self.quarantine.failed() {
+            let quarantine = &generation.config.quarantine;
             tracing::error!(
                 plugin = &*self.name,
-                failures = self.config.quarantine.failures,
-                window_seconds = self.config.quarantine.window_seconds,
-                retry_seconds = self.config.quarantine.retry_seconds,
+                failures = quarantine.failures,
+                window_seconds = quarantine.window_seconds,
+                retry_seconds = quarantine.retry_seconds,
                 "the plugin keeps failing and is left alone for a while; its failure policy applies until then"
             );
-        }
-    }
-}
-
-/// Counts, in as many places as there may be threads, so that they do not meet.
-struct Counters {
-    shards: Box<[Shard]>,
-    failures: [AtomicU64; KINDS.len()],
-    events_dropped: AtomicU64,
-    reloads: AtomicU64,
-}
-
-#[repr(align(128))]
-#[derive(Default)]
-struct Shard([AtomicU64; HookPoint::ALL.len()]);
-
-const KINDS: [FailureKind; 7] = [
-    FailureKind::Deadline,
-    FailureKind::Memory,
-    FailureKind::Operations,
-    FailureKind::Crash,
-    FailureKind::BadAnswer,
-    FailureKind::OutputTooLarge,
-    FailureKind::Unavailable,
-];
-
-impl Counters {
-    fn new(shards: usize) -> Self {
-        Self {
-            shards: (0..shards.max(1)).map(|_| Shard::default()).collect(),
-            failures: Default::default(),
-            events_dropped: AtomicU64::new(0),
-            reloads: AtomicU64::new(0),
+            self.go_back_from(generation);
         }
     }
 
-    fn count_call(&self, point: HookPoint) {
-        let shard = self.shards.get(thread_index() % self.shards.len());
-        if let Some(count) = shard.and_then(|shard| shard.0.get(point as usize)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn count_failure(&self, kind: FailureKind) {
-        for (counted, count) in KINDS.iter().zip(&self.failures) {
-            if *counted == kind {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn read(&self, quarantined: bool) -> PluginStats {
-        let calls = |point: HookPoint| {
-            let counts = self.shards.iter().filter_map(|shard| shard.0.get(point as usize));
-            counts.map(|count| count.load(Ordering::Relaxed)).sum::<u64>()
-        };
-        let failures = KINDS.iter().zip(&self.failures);
-        PluginStats {
-            calls: HookPoint::ALL
-                .map(|point| (point, calls(point)))
-                .into_iter()
-                .filter(|(_, n)| *n > 0)
-                .collect(),
-            failures: failures
-                .map(|(kind, count)| (*kind, count.load(Ordering::Relaxed)))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-            events_dropped: self.events_dropped.load(Ordering::Relaxed),
-            reloads: self.reloads.load(Ordering::Relaxed),
-            quarantined,
+    /// Brings the version before back in the place of one that keeps failing. Only where that serves the same hook points
+    /// and topics: otherwise the chains are to be built anew, which is for an operator to ask for.
+    fn go_back_from(&self, failing: &Arc<Generation>) {
+        // Whoever changes the plugin just now knows better.
+        let Some(mut previous) = self.changing.try_lock() else { return };
+        let still_serves = Arc::ptr_eq(failing, &self.generation.load());
+        if let Some(back) = previous.take_if(|back| still_serves && back.is_in_place_of(failing)) {
+            self.swap(back, &mut previous);
+            // It failed in its time: a second rollback would bring it back.
+            *previous = None;
+            tracing::warn!(plugin = &*self.name, "the last good version of the plugin is back in service");
         }
     }
 }

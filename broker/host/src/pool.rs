@@ -22,13 +22,18 @@ pub(crate) struct Pool {
 impl Pool {
     /// Starts `threads` threads. At most `queue_max` jobs wait for one of them, and those that are asked for an
     /// answer at most `wait_max`.
-    pub(crate) fn start(threads: usize, queue_max: usize, wait_max: Duration) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        name: &str,
+        threads: usize,
+        queue_max: usize,
+        wait_max: Duration,
+    ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(queue_max);
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..threads)
             .map(|index| {
                 let queue = Arc::clone(&queue);
-                std::thread::Builder::new().name(format!("plugin-{index}")).spawn(move || work(&queue))
+                std::thread::Builder::new().name(format!("{name}-{index}")).spawn(move || work(&queue))
             })
             .collect::<std::io::Result<_>>()?;
         Ok(Self { jobs: Some(jobs), threads, queue_max, wait_max })
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_at_once_and_what_waits_is_answered() {
-        let pool = Pool::start(1, 1, Duration::from_secs(60)).unwrap();
+        let pool = Pool::start("test", 1, 1, Duration::from_secs(60)).unwrap();
         let (started, is_running) = channel();
         let (go, gone) = channel::<()>();
         let first = pool.ask(move || {
@@ -129,14 +134,14 @@ mod tests {
 
     #[test]
     fn a_call_that_waited_too_long_is_not_run() {
-        let pool = Pool::start(1, 4, Duration::ZERO).unwrap();
+        let pool = Pool::start("test", 1, 4, Duration::ZERO).unwrap();
         let reply = pool.ask(|| -> Result<(), Failure> { panic!("it must not run") });
         assert_eq!(block_on(reply).unwrap_err().kind, FailureKind::Unavailable);
     }
 
     #[test]
     fn nothing_is_run_for_a_client_that_has_gone() {
-        let pool = Pool::start(1, 4, Duration::from_secs(60)).unwrap();
+        let pool = Pool::start("test", 1, 4, Duration::from_secs(60)).unwrap();
         let (go, gone) = channel::<()>();
         pool.submit(move || gone.recv().unwrap_or(())).unwrap();
         drop(pool.ask(|| -> Result<(), Failure> { panic!("it must not run") }));

@@ -1,9 +1,11 @@
 //! A plugin that keeps failing is left alone for a while.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::config::QuarantineConfig;
@@ -15,7 +17,7 @@ const IN_SERVICE: u64 = 0;
 ///
 /// The hot path reads one atomic; the lock is taken on failures only.
 pub(crate) struct Quarantine {
-    config: QuarantineConfig,
+    config: ArcSwap<QuarantineConfig>,
     origin: Instant,
     until_ms: AtomicU64,
     recent: Mutex<Recent>,
@@ -42,11 +44,16 @@ impl Quarantine {
     /// In service, with no failure yet.
     pub(crate) fn new(config: QuarantineConfig) -> Self {
         Self {
-            config,
+            config: ArcSwap::from_pointee(config),
             origin: Instant::now(),
             until_ms: AtomicU64::new(IN_SERVICE),
             recent: Mutex::default(),
         }
+    }
+
+    /// From now on `config` holds.
+    pub(crate) fn configure(&self, config: QuarantineConfig) {
+        self.config.store(Arc::new(config));
     }
 
     /// May a call be made? When a quarantine is over, one caller is told to try and the others wait for how that
@@ -87,12 +94,13 @@ impl Quarantine {
             return false;
         }
         let now = Instant::now();
-        let window = Duration::from_secs(self.config.window_seconds);
+        let config = self.config.load();
+        let window = Duration::from_secs(config.window_seconds);
         recent.failures.push_back(now);
         while recent.failures.front().is_some_and(|first| now.duration_since(*first) > window) {
             recent.failures.pop_front();
         }
-        let too_many = recent.failures.len() >= self.config.failures as usize;
+        let too_many = recent.failures.len() >= config.failures as usize;
         if !too_many && !recent.on_probation {
             return false;
         }
@@ -120,7 +128,7 @@ impl Quarantine {
     }
 
     fn retry_ms(&self) -> u64 {
-        self.config.retry_seconds.saturating_mul(1000).max(1)
+        self.config.load().retry_seconds.saturating_mul(1000).max(1)
     }
 
     /// Milliseconds since the plugin was loaded, from 1.

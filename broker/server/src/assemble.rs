@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use weirmq_core::hook::{Chains, Hook, HookPoint, HookPoints, Link};
 use weirmq_core::record::Sinks;
 use weirmq_core::topic::TopicError;
-use weirmq_host::{Change, Host, HostError, LoadError, PluginConfig, PluginHook};
+use weirmq_host::{Change, Host, HostError, KeyStore, LoadError, Outside, PluginConfig, PluginHook};
 use weirmq_script::{Report, ScriptError, ScriptHook};
 use weirmq_sinks::{SinkSet, StartError};
 
@@ -25,6 +25,7 @@ use crate::config::Config;
 pub struct Assembly {
     config: Config,
     anonymous: Option<Arc<Anonymous>>,
+    host: Option<Host>,
     plugins: Vec<Plugin>,
     rules: Option<Rules>,
     sinks: Arc<SinkSet>,
@@ -83,9 +84,18 @@ impl Assembly {
     /// Everything that keeps the broker from starting. A plugin that is not required and a rule file that is
     /// broken are logged and do not.
     pub fn build(config: Config) -> Result<Self, AssembleErrors> {
+        Self::build_on(config, None)
+    }
+
+    /// The same, with the keys and values of plugins kept by `keys`.
+    ///
+    /// # Errors
+    /// Those of [`Assembly::build`].
+    pub fn build_on(config: Config, keys: Option<Arc<dyn KeyStore>>) -> Result<Self, AssembleErrors> {
         let mut errors = Vec::new();
         let anonymous = noted(anonymous(&config), &mut errors).flatten();
-        let plugins = noted(load_plugins(&config, &mut errors), &mut errors).unwrap_or_default();
+        let host = noted(start_host(&config, keys), &mut errors).flatten();
+        let plugins = host.as_ref().map_or_else(Vec::new, |host| load_plugins(host, &config, &mut errors));
         if errors.is_empty() {
             errors.extend(login_fault(&config, plugins.iter().map(|plugin| plugin.hook().points())));
         }
@@ -99,7 +109,7 @@ impl Assembly {
         match sinks {
             Some(sinks) if errors.is_empty() => {
                 warn_of_anonymous_clients(&config);
-                Ok(Self { config, anonymous, plugins, rules, sinks })
+                Ok(Self { config, anonymous, host, plugins, rules, sinks })
             }
             _ => Err(AssembleErrors(errors)),
         }
@@ -113,6 +123,13 @@ impl Assembly {
         let plugins = self.plugins.iter().map(|plugin| plugin.config.link(plugin.hook()));
         let rules = self.rules.iter().map(|rules| Link::new(Arc::clone(&rules.hook) as Arc<dyn Hook>));
         Chains::new(anonymous.chain(plugins).chain(rules))
+    }
+
+    /// Joins the plugins with the broker.
+    pub(crate) fn connect(&self, outside: Arc<dyn Outside>) {
+        if let Some(host) = &self.host {
+            host.connect(outside);
+        }
     }
 
     /// What it was built from.
@@ -177,14 +194,21 @@ fn warn_of_anonymous_clients(config: &Config) {
     }
 }
 
-fn load_plugins(config: &Config, errors: &mut Vec<AssembleError>) -> Result<Vec<Plugin>, HostError> {
+fn start_host(config: &Config, keys: Option<Arc<dyn KeyStore>>) -> Result<Option<Host>, HostError> {
     if config.plugins.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let host = Host::new(config.plugin_host.clone())?;
+    if let Some(keys) = keys {
+        host.keep_keys_in(keys);
+    }
+    Ok(Some(host))
+}
+
+fn load_plugins(host: &Host, config: &Config, errors: &mut Vec<AssembleError>) -> Vec<Plugin> {
     let mut plugins = Vec::new();
     for plugin in &config.plugins {
-        let (plugin, failed) = Plugin::load(&host, plugin);
+        let (plugin, failed) = Plugin::load(host, plugin);
         match failed {
             Some(error) if plugin.config.required => errors.push(AssembleError::RequiredPlugin(error)),
             Some(error) => tracing::error!(
@@ -196,7 +220,7 @@ fn load_plugins(config: &Config, errors: &mut Vec<AssembleError>) -> Result<Vec<
         }
         plugins.push(plugin);
     }
-    Ok(plugins)
+    plugins
 }
 
 fn noted<T, E: Into<AssembleError>>(outcome: Result<T, E>, errors: &mut Vec<AssembleError>) -> Option<T> {

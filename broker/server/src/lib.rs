@@ -16,6 +16,7 @@
 //! - [`durable`]: the store, and what is brought back from it
 //! - [`hash`]: `weirmq hash-password`
 //! - [`logging`]: logs to standard error, as text or JSON
+//! - `outside`, `plugin_keys`: the broker, and the store, as plugins see them
 //! - `store_command`: `weirmq store`
 //! - [`signals`]: from signals to an orderly end
 
@@ -33,6 +34,8 @@ pub mod durable;
 pub mod hash;
 pub mod logging;
 pub mod net;
+mod outside;
+mod plugin_keys;
 pub mod reload;
 pub mod run;
 pub mod signals;

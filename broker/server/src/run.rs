@@ -18,6 +18,8 @@ use crate::logging;
 use crate::net::clock::Clock;
 use crate::net::listener::{BindError, Listener};
 use crate::net::serve::serve;
+use crate::outside;
+use crate::plugin_keys::StoredKeys;
 use crate::reload::{Engine, Live, LookAgain, Watcher};
 use crate::signals::{Shutdown, Signals};
 
@@ -80,7 +82,12 @@ async fn live(config: Config) -> Result<(), RunError> {
     tokio::spawn(signals.obey(trigger.clone(), move || asked.now()));
 
     let data = DataFolder::open(&config.data_folder)?;
-    let assembly = tokio::task::spawn_blocking(move || Assembly::build(config)).await??;
+    let (folder, table) = (config.data_folder.clone(), config.store.clone());
+    let durable = tokio::task::spawn_blocking(move || Durable::open(&folder, &table)).await??;
+    let keys = durable
+        .as_ref()
+        .map(|durable| Arc::new(StoredKeys(Arc::clone(durable.store()))) as Arc<dyn weirmq_host::KeyStore>);
+    let assembly = tokio::task::spawn_blocking(move || Assembly::build_on(config, keys)).await??;
     let config = assembly.config().clone();
     let settings = Settings {
         limits: config.limits.clone(),
@@ -89,8 +96,6 @@ async fn live(config: Config) -> Result<(), RunError> {
         server_reference: config.mqtt.server_reference.clone(),
     };
     let clock = Clock::start();
-    let (folder, table) = (config.data_folder.clone(), config.store.clone());
-    let durable = tokio::task::spawn_blocking(move || Durable::open(&folder, &table)).await??;
     let broker = match &durable {
         Some(durable) => Broker::with_journal(settings, assembly.records(), durable.journal()),
         None => Broker::new(settings, assembly.records()),
@@ -98,6 +103,9 @@ async fn live(config: Config) -> Result<(), RunError> {
     if let (Some(durable), Some(rules)) = (&durable, assembly.rules()) {
         durable.keep_state_of(rules.hook())?;
     }
+    let (door, desk) = outside::door();
+    assembly.connect(Arc::new(door));
+    tokio::spawn(desk.serve(Arc::clone(&broker), clock));
     broker.set_chains(assembly.chains());
     let restored = match &durable {
         Some(durable) => Some(bring_back(durable, &broker, assembly.sinks(), clock).await?),

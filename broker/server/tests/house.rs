@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use weirmq_core::hook::{HookPoint, HookPoints};
+use weirmq_core::hook::HookPoint;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -113,31 +113,15 @@ fn no_crate_has_unsafe_code_but_the_bindings_of_the_host() {
 
 #[test]
 fn every_hook_point_is_served_by_somebody_and_written_down() {
-    // A plugin serves these; the others are for rules and built-ins until a later version of the interface.
-    let by_plugins: HookPoints = [
-        HookPoint::Authenticate,
-        HookPoint::Authorize,
-        HookPoint::OnPublish,
-        HookPoint::OnSubscribe,
-        HookPoint::OnUnsubscribe,
-        HookPoint::Lifecycle,
-    ]
-    .into_iter()
-    .collect();
-    let not_yet = [HookPoint::OnDeliver, HookPoint::Persistence, HookPoint::Timer];
     let wit = fs::read_to_string(root().join("plugin-api/wit/v0.1.0/hooks.wit")).unwrap();
     let plugin_docs = fs::read_to_string(root().join("plugin-api/README.md")).unwrap();
     let rule_docs = fs::read_to_string(root().join("rules/README.md")).unwrap();
-    let architecture = fs::read_to_string(root().join("broker/ARCHITECTURE.md")).unwrap();
     for point in HookPoint::ALL {
-        if by_plugins.contains(point) {
-            assert!(wit.contains(&format!("interface {point} ")), "{point} has no interface in the WIT");
-            assert!(plugin_docs.contains(&format!("`{point}`")), "{point} is not in plugin-api/README.md");
-        } else if point == HookPoint::OnMessage {
+        if point == HookPoint::OnMessage {
             assert!(rule_docs.contains("on("), "rules have no word for {point}");
         } else {
-            assert!(not_yet.contains(&point), "{point} is served by nobody");
-            assert!(architecture.contains(&format!("`{point}`")), "{point} is not told of as missing");
+            assert!(wit.contains(&format!("interface {point} ")), "{point} has no interface in the WIT");
+            assert!(plugin_docs.contains(&format!("`{point}`")), "{point} is not in plugin-api/README.md");
         }
     }
 }

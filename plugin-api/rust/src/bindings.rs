@@ -1,12 +1,23 @@
 //! Generated from `plugin-api/wit/v0.1.0`: one module per hook point, so that a plugin exports what it serves and
-//! nothing else. All share the types of [`base`].
+//! nothing else. All share the types of [`base`], which has all that a plugin may import; what it does not call is
+//! not imported.
 
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 pub mod base {
     wit_bindgen::generate!({
         path: "../wit/v0.1.0",
-        world: "weirmq:plugin/base",
+        inline: "
+            package weirmq:rust-guest;
+            world rust-base {
+                include weirmq:plugin/base@0.1.0;
+                include weirmq:plugin/with-secrets@0.1.0;
+                include weirmq:plugin/with-key-value@0.1.0;
+                include weirmq:plugin/with-publish@0.1.0;
+                include weirmq:plugin/with-http@0.1.0;
+                include weirmq:plugin/with-revoke@0.1.0;
+            }
+        ",
         generate_all,
         pub_export_macro: true,
     });
@@ -80,6 +91,41 @@ pub mod lifecycle {
             world lifecycle-hook { export weirmq:plugin/lifecycle@0.1.0; }
         ",
         with: { "weirmq:plugin/types@0.1.0": crate::bindings::base::weirmq::plugin::types },
+        pub_export_macro: true,
+    });
+}
+
+pub mod on_deliver {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1.0",
+        inline: "
+            package weirmq:rust-guest;
+            world on-deliver-hook { export weirmq:plugin/on-deliver@0.1.0; }
+        ",
+        with: { "weirmq:plugin/types@0.1.0": crate::bindings::base::weirmq::plugin::types },
+        pub_export_macro: true,
+    });
+}
+
+pub mod persistence {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1.0",
+        inline: "
+            package weirmq:rust-guest;
+            world persistence-hook { export weirmq:plugin/persistence@0.1.0; }
+        ",
+        with: { "weirmq:plugin/types@0.1.0": crate::bindings::base::weirmq::plugin::types },
+        pub_export_macro: true,
+    });
+}
+
+pub mod timer {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1.0",
+        inline: "
+            package weirmq:rust-guest;
+            world timer-hook { export weirmq:plugin/timer@0.1.0; }
+        ",
         pub_export_macro: true,
     });
 }

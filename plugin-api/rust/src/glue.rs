@@ -7,12 +7,17 @@ use crate::bindings::authenticate::exports::weirmq::plugin::authenticate;
 use crate::bindings::authorize::exports::weirmq::plugin::authorize;
 use crate::bindings::base::exports::weirmq::plugin::guest;
 use crate::bindings::base::weirmq::plugin::types::{FilterVerdict, Identity, Message, Qos};
+use crate::bindings::on_deliver::exports::weirmq::plugin::on_deliver;
+use crate::bindings::persistence::exports::weirmq::plugin::persistence;
+use crate::bindings::timer::exports::weirmq::plugin::timer;
 use crate::bindings::lifecycle::exports::weirmq::plugin::lifecycle;
 use crate::bindings::on_publish::exports::weirmq::plugin::on_publish;
 use crate::bindings::on_subscribe::exports::weirmq::plugin::on_subscribe;
 use crate::bindings::on_unsubscribe::exports::weirmq::plugin::on_unsubscribe;
 use crate::host::{self, Level};
-use crate::{Authenticate, Authorize, Lifecycle, OnPublish, OnSubscribe, OnUnsubscribe, Plugin};
+use crate::{
+    Authenticate, Authorize, Lifecycle, OnDeliver, OnPublish, OnSubscribe, OnUnsubscribe, Persistence, Plugin, Timer,
+};
 
 /// A plugin that [`crate::export!`] was called for.
 pub trait Registered: Plugin {
@@ -86,7 +91,7 @@ impl<T: Registered + Authorize> authorize::Guest for Export<T> {
 
 impl<T: Registered + OnPublish> on_publish::Guest for Export<T> {
     fn topics() -> Vec<String> {
-        Self::with(T::topics)
+        Self::with(<T as OnPublish>::topics)
     }
 
     fn on_publish(message: Message) -> on_publish::Verdict {
@@ -106,8 +111,46 @@ impl<T: Registered + OnUnsubscribe> on_unsubscribe::Guest for Export<T> {
     }
 }
 
+impl<T: Registered + OnDeliver> on_deliver::Guest for Export<T> {
+    fn topics() -> Vec<String> {
+        Self::with(<T as OnDeliver>::topics)
+    }
+
+    fn on_deliver(message: Message, receiver: Identity) -> on_deliver::Verdict {
+        Self::with(|plugin| plugin.on_deliver(message, receiver))
+    }
+}
+
+impl<T: Registered + Persistence> persistence::Guest for Export<T> {
+    fn topics() -> Vec<String> {
+        Self::with(<T as Persistence>::topics)
+    }
+
+    fn before_store(message: Message) -> persistence::Stored {
+        Self::with(|plugin| plugin.before_store(message))
+    }
+
+    fn after_load(message: Message) -> Result<Vec<u8>, String> {
+        Self::with(|plugin| plugin.after_load(message))
+    }
+}
+
 impl<T: Registered + Lifecycle> lifecycle::Guest for Export<T> {
+    fn events() -> Vec<lifecycle::EventKind> {
+        Self::with(T::events)
+    }
+
     fn on_event(event: lifecycle::Event, at_unix_ms: u64) {
         Self::with(|plugin| plugin.on_event(event, at_unix_ms));
+    }
+}
+
+impl<T: Registered + Timer> timer::Guest for Export<T> {
+    fn interval_ms() -> u32 {
+        Self::with(T::interval_ms)
+    }
+
+    fn on_timer(at_unix_ms: u64) {
+        Self::with(|plugin| plugin.on_timer(at_unix_ms));
     }
 }

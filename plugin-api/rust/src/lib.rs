@@ -1,7 +1,8 @@
 //! Write WeirMQ plugins in Rust.
 //!
 //! A plugin is a type that is made from its configuration ([`Plugin`]), answers at one or several hook points
-//! ([`Authenticate`], [`Authorize`], [`OnPublish`], [`OnSubscribe`], [`OnUnsubscribe`], [`Lifecycle`]) and is
+//! ([`Authenticate`], [`Authorize`], [`OnPublish`], [`OnDeliver`], [`OnSubscribe`], [`OnUnsubscribe`],
+//! [`Persistence`], [`Lifecycle`], [`Timer`]) and is
 //! handed to the broker with [`export!`], which names those hook points. A login plugin:
 //!
 //! ```
@@ -59,11 +60,15 @@ pub use bindings::authorize::exports::weirmq::plugin::authorize::{
     Action, Decision, PublishAction, SubscribeAction,
 };
 pub use bindings::base::weirmq::plugin::types::{
-    ClientPublisher, Denial, Draft, FilterVerdict, Identity, Lease, Message, Pair, Properties, PublishRight,
-    Publisher, Qos, Rights, SubscribeRight, Version,
+    ClientPublisher, Content, Denial, Draft, FilterVerdict, Identity, Lease, Message, Pair, Properties, PublishRight,
+    Publisher, Qos, Quotas, Rights, SubscribeRight, Version,
 };
-pub use bindings::lifecycle::exports::weirmq::plugin::lifecycle::{Connected, Disconnected, Event};
+pub use bindings::lifecycle::exports::weirmq::plugin::lifecycle::{
+    Connected, Delivery, Disconnected, Dropped, Event, EventKind,
+};
+pub use bindings::on_deliver::exports::weirmq::plugin::on_deliver::Verdict as DeliverVerdict;
 pub use bindings::on_publish::exports::weirmq::plugin::on_publish::Verdict;
+pub use bindings::persistence::exports::weirmq::plugin::persistence::Stored;
 
 /// The configuration of a plugin that has none: whatever is there is ignored.
 pub use serde::de::IgnoredAny as NoConfig;
@@ -136,17 +141,73 @@ pub trait OnUnsubscribe: Plugin {
     fn on_unsubscribe(&mut self, identity: Identity, filter: String) -> FilterVerdict;
 }
 
+/// Hook point `on-deliver`.
+pub trait OnDeliver: Plugin {
+    /// The topic filters whose messages it wants to see. Others cost nothing.
+    fn topics(&mut self) -> Vec<String>;
+
+    /// What is `receiver` to get of this message?
+    fn on_deliver(&mut self, message: Message, receiver: Identity) -> DeliverVerdict;
+}
+
+/// Hook point `persistence`.
+pub trait Persistence: Plugin {
+    /// The topic filters whose messages it wants to see. Others cost nothing.
+    fn topics(&mut self) -> Vec<String>;
+
+    /// The message is about to be made durable. What is delivered now stays as it is.
+    fn before_store(&mut self, message: Message) -> Stored;
+
+    /// The message was read back as [`Persistence::before_store`] left it: answers the payload as it was before.
+    ///
+    /// # Errors
+    /// Why it cannot be had, in words for the operator. The message is not delivered and stays where it is.
+    fn after_load(&mut self, message: Message) -> Result<Vec<u8>, String>;
+}
+
 /// Hook point `lifecycle`.
 pub trait Lifecycle: Plugin {
+    /// The kinds of events that it wants to be told of. What nobody asks for costs nothing.
+    fn events(&mut self) -> Vec<EventKind> {
+        vec![EventKind::Connected, EventKind::Disconnected, EventKind::SessionEnded]
+    }
+
     /// Something happened, `at_unix_ms` milliseconds after 1970-01-01T00:00:00Z.
     fn on_event(&mut self, event: Event, at_unix_ms: u64);
 }
 
+/// Hook point `timer`.
+pub trait Timer: Plugin {
+    /// How many milliseconds are to lie between two calls; at least 1,000.
+    fn interval_ms(&mut self) -> u32;
+
+    /// It is `at_unix_ms` milliseconds after 1970-01-01T00:00:00Z. One instance is called, whichever is free.
+    fn on_timer(&mut self, at_unix_ms: u64);
+}
+
 /// Hands a plugin to the broker: its type, and the hook points that it serves, out of `authenticate`,
-/// `authorize`, `on_publish`, `on_subscribe`, `on_unsubscribe` and `lifecycle`. Once per crate, which must be a
-/// `cdylib`. The plugin's name and version are those of the crate.
+/// `authorize`, `on_publish`, `on_deliver`, `on_subscribe`, `on_unsubscribe`, `persistence`, `lifecycle` and `timer`.
+/// Once per crate, which must be a `cdylib`. The plugin's name and version are those of the crate.
+///
+/// What it needs to be granted can stand behind: `export!(Login: authenticate; manifest r#"{"http": ["idp.example.com"]}"#)`,
+/// or `manifest include_str!("manifest.json")`. The keys are `http` (hosts), `publish` (topic filters), `secrets` (names),
+/// `key-value` and `revoke` (`true`). A broker that does not grant it says so before the plugin is ever called.
 #[macro_export]
 macro_rules! export {
+    ($plugin:ty: $($hook:ident),+ $(,)?; manifest $manifest:expr) => {
+        $crate::export!($plugin: $($hook),+);
+        const _: () = {
+            const TEXT: &::core::primitive::str = $manifest;
+            // A custom section of the component. Nothing refers to it.
+            #[cfg_attr(target_arch = "wasm32", unsafe(link_section = "weirmq:manifest"))]
+            #[used]
+            static MANIFEST: [::core::primitive::u8; TEXT.len()] = {
+                let mut bytes = [0; TEXT.len()];
+                bytes.copy_from_slice(TEXT.as_bytes());
+                bytes
+            };
+        };
+    };
     ($plugin:ty: $($hook:ident),+ $(,)?) => {
         const _: () = {
             ::std::thread_local! {
@@ -203,13 +264,27 @@ impl FilterVerdict {
 impl Lease {
     /// A lease for `principal` that says nothing about rights and does not expire.
     pub fn new(principal: impl Into<String>) -> Self {
-        Self { principal: principal.into(), attributes: Vec::new(), expires_in_seconds: None, rights: None }
+        Self { principal: principal.into(), attributes: Vec::new(), expires_in_seconds: None, rights: None, quotas: None }
     }
 
     /// The same with `rights` as the whole answer to what the client may do.
     #[must_use]
     pub fn with_rights(mut self, rights: Rights) -> Self {
         self.rights = Some(rights);
+        self
+    }
+
+    /// The same, publishing at most so many messages per second.
+    #[must_use]
+    pub fn publishing_at_most(mut self, per_second: u32) -> Self {
+        self.quotas.get_or_insert(Quotas::NONE).publish_rate_max = Some(per_second);
+        self
+    }
+
+    /// The same, with at most so many subscriptions at a time.
+    #[must_use]
+    pub fn subscribing_at_most(mut self, subscriptions: u32) -> Self {
+        self.quotas.get_or_insert(Quotas::NONE).subscriptions_max = Some(subscriptions);
         self
     }
 
@@ -226,6 +301,11 @@ impl Lease {
         self.expires_in_seconds = Some(seconds);
         self
     }
+}
+
+impl Quotas {
+    /// No bounds but the broker's own.
+    pub const NONE: Self = Self { publish_rate_max: None, subscriptions_max: None };
 }
 
 impl Rights {

@@ -53,16 +53,9 @@ impl Broker {
     /// Ends the connection of a client, telling it that an operator has (0x98). Its session stays, and its will is
     /// published, by the work that is given back and must be driven to its end. Answers whether it was connected.
     pub fn kick(self: &Arc<Self>, client_id: &str, now: Now) -> (bool, Option<Work>) {
-        let Some(session) = self.sessions.lock().get(client_id).cloned() else { return (false, None) };
-        let mut batch = self.batch();
-        let connection = {
-            let state = session.lock();
-            let Some(live) = &state.live else { return (false, None) };
-            say_goodbye(live, ReasonCode::AdministrativeAction, &mut batch);
-            live.connection
-        };
+        let Some(session) = self.session(client_id) else { return (false, None) };
         let reason = "an operator has ended the connection";
-        (true, self.close_session(&session, connection, Ending::Lost, reason, now))
+        self.disconnect(&session, ReasonCode::AdministrativeAction, reason, now)
     }
 
     /// Gives the client its session, new or as it was left, and makes the new connection the only one. `answer`

@@ -9,6 +9,7 @@ use tracing::info;
 use weirmq_wire::{Auth, ConnAck, Connect, DecodeError, Packet, PacketType, QoS, ReasonCode, Version};
 
 use super::owed::Owe;
+use super::pace::Pace;
 use super::topics::Topics;
 use super::{Connection, Open, Phase, Resolved};
 use crate::answer::Terms;
@@ -297,6 +298,7 @@ impl Connection {
             has_expiry: asked_expiry_s > 0,
             keep_alive: (keep_alive_s > 0).then(|| Duration::from_secs(keep_alive_s.into())),
             last_packet_at: now.at,
+            pace: Pace::of(&identity.lease.quotas),
             lease_until,
             method: exchange.map(|exchange| exchange.method),
             renewal: None,
@@ -434,6 +436,7 @@ impl Connection {
             Authentication::Allow { lease, data } if lease.principal == open.identity.lease.principal => {
                 open.renewal = None;
                 open.lease_until = lease.expires_in.map(|span| now.at.after(span));
+                open.pace = Pace::of(&lease.quotas);
                 open.identity = Arc::new(Identity { lease, ..(*open.identity).clone() });
                 open.session.lock().identity = Arc::clone(&open.identity);
                 // What the old lease allowed is asked again.

@@ -9,6 +9,7 @@
 //! - this file: what comes in, what is waited for, how it ends
 //! - `connect`: CONNECT, the login, AUTH
 //! - `publish`: PUBLISH and the acknowledgements of both directions
+//! - `pace`: how fast it may publish
 //! - `relay`: the short ways of a PUBLISH to a topic that was published to before
 //! - `topics`: what is remembered of the topics that were published to
 //! - `subscribe`: SUBSCRIBE and UNSUBSCRIBE
@@ -16,6 +17,7 @@
 
 mod connect;
 mod owed;
+mod pace;
 mod publish;
 mod relay;
 mod subscribe;
@@ -48,6 +50,7 @@ use crate::topic::TopicName;
 
 use connect::Handshake;
 use owed::Owe;
+use pace::Pace;
 use topics::Topics;
 
 /// Packets that may wait behind a login that is not decided: a client may send on before CONNACK
@@ -107,6 +110,8 @@ struct Open {
     keep_alive: Option<Duration>,
     last_packet_at: Instant,
     lease_until: Option<Instant>,
+    /// Where its lease bounds how fast it publishes.
+    pace: Option<Pace>,
     method: Option<Box<str>>,
     /// The re-authentication that is under way.
     renewal: Option<connect::Exchange>,
@@ -186,7 +191,16 @@ impl Connection {
     /// answered unread, nor when all is over.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        !self.is_over() && self.has_place() && !self.is_choked()
+        !self.is_over() && self.has_place() && !self.is_choked() && !self.is_paced()
+    }
+
+    /// Whether its client publishes faster than its lease lets it.
+    fn is_paced(&self) -> bool {
+        let pace = match &self.phase {
+            Phase::Open(open) => open.pace.as_ref(),
+            _ => None,
+        };
+        pace.and_then(Pace::waits_until).is_some()
     }
 
     /// Whether a further packet may wait behind a hook, and its answer until what it promises is kept.
@@ -243,15 +257,23 @@ impl Connection {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Connecting { until } | Phase::LoggingIn { until, .. } => Some(*until),
-            Phase::Open(open) => [open.silent_until(), open.lease_until].into_iter().flatten().min(),
+            Phase::Open(open) => {
+                let read_on = open.pace.as_ref().and_then(Pace::waits_until);
+                [open.silent_until(), open.lease_until, read_on].into_iter().flatten().min()
+            }
             Phase::Closed => None,
         }
     }
 
-    /// Time has passed.
+    /// Time has passed. What was left over by [`Connection::input`] is to be put in again.
     pub fn handle_timeout(&mut self, now: Now) {
+        if let Phase::Open(open) = &mut self.phase
+            && let Some(pace) = &mut open.pace
+        {
+            pace.go_on(now.at);
+        }
         // One that takes no answers is as good as silent.
-        let listens = !self.is_over() && self.has_place();
+        let listens = !self.is_over() && self.has_place() && !self.is_paced();
         match &mut self.phase {
             // A client is not silent while nobody listens.
             Phase::Open(open) if !listens => open.last_packet_at = now.at,

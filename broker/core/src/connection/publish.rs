@@ -56,6 +56,9 @@ impl Connection {
     pub(super) fn publish(&mut self, publish: Publish, now: Now) {
         self.batch.received(1, publish.payload.len());
         let Phase::Open(open) = &mut self.phase else { return };
+        if let Some(pace) = &mut open.pace {
+            pace.note(now.at);
+        }
         let (qos, retain, packet_id) = (publish.qos, publish.retain, publish.packet_id);
         if qos > self.broker.capabilities.qos_max {
             return self.close(

@@ -16,7 +16,7 @@ impl Connection {
     /// and those with properties, do not. `buffer_bytes` is the size of the whole buffer.
     pub(super) fn relay(&mut self, bytes: &mut BytesMut, buffer_bytes: usize, now: Now) -> bool {
         let Phase::Open(open) = &mut self.phase else { return false };
-        if self.waiting.is_some() || self.broker.limits().message_expiry_s_max > 0 {
+        if self.waiting.is_some() || open.pace.is_some() || self.broker.limits().message_expiry_s_max > 0 {
             return false;
         }
         let (Some(first), Some(version)) = (self.decoder.glance(bytes), self.decoder.version()) else {

@@ -310,7 +310,8 @@ fn enter(
 ) -> Result<bool, ReasonCode> {
     let full = {
         let state = session.lock();
-        state.subscriptions.len() >= broker.limits().subscriptions_max
+        let quota = state.identity.lease.quotas.subscriptions_max.unwrap_or(usize::MAX);
+        state.subscriptions.len() >= broker.limits().subscriptions_max.min(quota)
             && !state.subscriptions.contains_key(filter)
     };
     if full {

@@ -104,14 +104,8 @@ impl Changes {
 pub(crate) struct Taken(BTreeMap<Bytes, Option<Bytes>>);
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
-    use std::task::{Context, Poll};
-
     use super::*;
-    use crate::durable::keeper::Keeper;
-    use crate::durable::ledger::Ledger;
-    use crate::durable::{Journal, NotKept, Position, Receipt, Records, Waiter};
 
     fn change(key: &'static str, value: Option<&'static str>) -> (Bytes, Option<Bytes>) {
         (Bytes::from(key), value.map(Bytes::from))
@@ -136,72 +130,5 @@ mod tests {
                 Event::KeySet { namespace, key: "b".into(), value: "1".into() },
             ]
         );
-    }
-
-    /// Keeps what is appended, in order.
-    #[derive(Default)]
-    struct Pile(Mutex<Vec<Event>>);
-
-    impl Journal for Pile {
-        fn append(&self, records: &Records) -> Result<Receipt, NotKept> {
-            let mut pile = self.0.lock();
-            pile.extend(records.iter().flatten().cloned());
-            Ok(Receipt { number: 1, position: pile.len() as u64 })
-        }
-
-        fn position(&self) -> Position {
-            self.0.lock().len() as u64
-        }
-
-        fn poll_kept(&self, _: Position, _: &mut Waiter, _: &mut Context<'_>) -> Poll<Result<(), NotKept>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn forget(&self, _: Position, _: Waiter) {}
-    }
-
-    #[test]
-    fn whoever_records_first_no_older_value_stands_behind_a_newer_one_and_everybody_waits_for_his_own() {
-        const THREADS: u64 = 4;
-        const CHANGES: u64 = 2_000;
-        let pile = Arc::new(Pile::default());
-        let journal = Arc::clone(&pile) as Arc<dyn Journal>;
-        let keeper = Arc::new(Keeper::new(journal, Arc::default(), Arc::default()));
-        let changes = Arc::new(Changes::new(Arc::from("n")));
-        let last = Mutex::new(0_u64);
-        std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    for _ in 0..CHANGES {
-                        let own = {
-                            let mut last = last.lock();
-                            *last += 1;
-                            let value = Bytes::copy_from_slice(&last.to_be_bytes());
-                            changes.note([(Bytes::from("k"), Some(value))]);
-                            *last
-                        };
-                        let mut ledger = Ledger::new(Arc::clone(&keeper));
-                        ledger.changes(&changes);
-                        ledger.commit();
-                        let Some(Ok(position)) = ledger.take_awaited() else {
-                            panic!("it is to be waited for")
-                        };
-                        let upto = usize::try_from(position).unwrap();
-                        let kept = number(pile.0.lock().get(upto - 1).unwrap());
-                        assert!(kept >= own, "{own} is waited for at {kept}");
-                    }
-                });
-            }
-        });
-        let numbers: Vec<u64> = pile.0.lock().iter().map(number).collect();
-        assert!(numbers.is_sorted(), "an older value is behind a newer one");
-        assert_eq!(numbers.last(), Some(&(THREADS * CHANGES)));
-    }
-
-    fn number(event: &Event) -> u64 {
-        match event {
-            Event::KeySet { value, .. } => u64::from_be_bytes(value[..].try_into().unwrap()),
-            other => panic!("{other:?}"),
-        }
     }
 }

@@ -113,6 +113,61 @@ impl FromIterator<HookPoint> for HookPoints {
     }
 }
 
+/// What observers can be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EventKind {
+    /// A client was let in.
+    Connected,
+    /// A connection ended.
+    Disconnected,
+    /// A session ended.
+    SessionEnded,
+    /// A message was not delivered.
+    MessageDropped,
+    /// A message was handed to a connection.
+    MessageDelivered,
+    /// A message was acknowledged.
+    MessageAcked,
+}
+
+/// A set of kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventKinds(u8);
+
+impl EventKinds {
+    /// The empty set.
+    pub const NONE: Self = Self(0);
+
+    /// What happens to clients and sessions, not to single messages.
+    pub const OF_CLIENTS: Self =
+        Self::NONE.with(EventKind::Connected).with(EventKind::Disconnected).with(EventKind::SessionEnded);
+
+    /// The set with `kind` in it too.
+    #[must_use]
+    pub const fn with(self, kind: EventKind) -> Self {
+        Self(self.0 | 1 << kind as u8)
+    }
+
+    /// What is in one of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether `kind` is in it.
+    #[must_use]
+    pub const fn contains(self, kind: EventKind) -> bool {
+        self.0 & (1 << kind as u8) != 0
+    }
+}
+
+impl FromIterator<EventKind> for EventKinds {
+    fn from_iter<I: IntoIterator<Item = EventKind>>(kinds: I) -> Self {
+        kinds.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
 /// What the broker does in the place of a hook that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {

@@ -171,3 +171,29 @@ fn more_workers_than_instances_take_turns() {
         }
     });
 }
+
+#[test]
+fn a_call_that_asks_the_broker_too_often_is_cut_off() {
+    let plugin = hostile_with(|config| {
+        config.name = "counting".to_owned();
+        config.host_calls_max = 100;
+    });
+    assert_eq!(principal(&plugin, "count:100"), "count:100");
+    assert_eq!(kind(authenticate(&plugin, request("count:101", ""))), FailureKind::Operations);
+    assert_eq!(plugin.stats().failures, [(FailureKind::Operations, 1)]);
+}
+
+#[test]
+fn the_memory_of_instances_is_told_and_given_back() {
+    let plugin = hostile_with(|config| config.name = "measured".to_owned());
+    principal(&plugin, "fine");
+    let with_one = plugin.stats().memory_bytes;
+    assert!(with_one >= 1 << 16, "{with_one}");
+    assert_eq!(kind(authenticate(&plugin, request("trap", ""))), FailureKind::Crash);
+    principal(&plugin, "fine");
+    assert!(plugin.stats().memory_bytes <= with_one * 2, "broken instances give their memory back");
+    let stats = plugin.stats();
+    let (point, latency) = stats.latency[0];
+    assert_eq!((point, latency.timed), (weirmq_core::hook::HookPoint::Authenticate, 3));
+    assert!(latency.p50 <= latency.p99 && latency.p99 <= latency.max);
+}

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use weirmq_core::hook::{AuthExchange, Denial, Event, HookPoint, HookPoints, ReasonCode};
+use weirmq_core::counters::DropReason;
+use weirmq_core::hook::{
+    AuthExchange, Delivery, Denial, Event, EventKind, HookPoint, HookPoints, Persisted, ReasonCode,
+};
 use weirmq_core::topic::TopicFilter;
 
 use super::*;
@@ -16,9 +19,12 @@ fn a_plugin_serves_what_it_exports_and_nothing_else() {
         HookPoint::Authenticate,
         HookPoint::Authorize,
         HookPoint::OnPublish,
+        HookPoint::OnDeliver,
         HookPoint::OnSubscribe,
         HookPoint::OnUnsubscribe,
+        HookPoint::Persistence,
         HookPoint::Lifecycle,
+        HookPoint::Timer,
     ];
     assert_eq!(hostile().points(), all.into_iter().collect());
 }
@@ -149,10 +155,92 @@ fn events_are_told_beside_the_worker_and_their_failures_counted() {
     plugin.on_event(&Event::Connected { identity: identity(), version: Version::V5 }, now());
     plugin.on_event(&ended("trap"), now());
     plugin.on_event(&Event::Disconnected { identity: identity(), reason: "bye".to_owned() }, now());
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while plugin.stats().calls != [(HookPoint::Lifecycle, 3)] {
-        assert!(std::time::Instant::now() < deadline, "{:?}", plugin.stats());
-        std::thread::yield_now();
-    }
+    eventually(|| plugin.stats().calls == [(HookPoint::Lifecycle, 3)]);
     assert_eq!(plugin.stats().failures, [(FailureKind::Crash, 1)]);
+}
+
+fn deliver(plugin: &Arc<PluginHook>, payload: &str) -> Result<Delivery, Failure> {
+    let bound = Arc::clone(plugin).on_deliver(&TopicName::new("a/b").unwrap()).unwrap();
+    bound.deliver(&Arc::new(message("a/b", payload.as_bytes())), &identity(), now())
+}
+
+#[test]
+fn a_delivery_is_passed_replaced_or_dropped_for_one_receiver() {
+    let plugin = hostile();
+    assert_eq!(deliver(&plugin, "fine"), Ok(Delivery::Pass));
+    let Ok(Delivery::Replace(draft)) = deliver(&plugin, "upper") else { panic!("it was replaced") };
+    assert_eq!((draft.topic.as_str(), &*draft.payload, draft.qos), ("a/b", &b"UPPER"[..], QoS::AtLeastOnce));
+    assert_eq!(draft.properties.user, [("for".into(), "client-1".into())]);
+    assert_eq!(deliver(&plugin, "drop"), Ok(Delivery::Drop("not for somebody".to_owned())));
+    assert_eq!(kind(deliver(&plugin, "trap")), FailureKind::Crash);
+    assert_eq!(kind(deliver(&plugin, "bad-property")), FailureKind::BadAnswer);
+}
+
+#[test]
+fn what_is_stored_is_sealed_and_opened_again_or_kept_or_left_out() {
+    let plugin = hostile();
+    let bound = Arc::clone(&plugin).persistence(&TopicName::new("a/b").unwrap()).unwrap();
+    let store = |payload: &str| bound.before_store(&Arc::new(message("a/b", payload.as_bytes())));
+    assert_eq!(store("keep"), Ok(Persisted::Keep));
+    assert_eq!(store("skip"), Ok(Persisted::Skip));
+    let Ok(Persisted::Replace(sealed)) = store("21.5") else { panic!("it was sealed") };
+    assert_eq!(&*sealed, b"sealed:21.5");
+    assert_eq!(bound.after_load(&message("a/b", &sealed)).as_deref(), Ok(&b"21.5"[..]));
+    let failure = bound.after_load(&message("a/b", b"something else")).unwrap_err();
+    assert_eq!((failure.kind, failure.detail.as_str()), (FailureKind::Unavailable, "it has no seal"));
+    assert_eq!(kind(store("trap")), FailureKind::Crash);
+}
+
+#[test]
+fn deliveries_and_stored_messages_of_other_topics_cost_nothing() {
+    let config = configured("hostile", guest("hostile"), &json!({ "topics": ["raw/#"] }));
+    let plugin = HOST.load(&config).unwrap();
+    let topic = |name: &str| TopicName::new(name).unwrap();
+    assert!(Arc::clone(&plugin).on_deliver(&topic("a")).is_none());
+    assert!(Arc::clone(&plugin).persistence(&topic("a")).is_none());
+    assert!(Arc::clone(&plugin).on_deliver(&topic("raw/a")).is_some());
+    assert!(Arc::clone(&plugin).persistence(&topic("raw/a")).is_some());
+}
+
+#[test]
+fn only_the_events_that_it_asks_for_are_told() {
+    let config =
+        configured("hostile", guest("hostile"), &json!({ "events": ["message-dropped", "connected"] }));
+    let plugin = HOST.load(&config).unwrap();
+    let events = plugin.events();
+    for (kind, wanted) in [
+        (EventKind::Connected, true),
+        (EventKind::Disconnected, false),
+        (EventKind::MessageDropped, true),
+        (EventKind::MessageAcked, false),
+    ] {
+        assert_eq!(events.contains(kind), wanted, "{kind:?}");
+    }
+    let topic = TopicName::new("a/b").unwrap();
+    let dropped = Event::MessageDropped { client_id: None, topic, reason: DropReason::QueueFull };
+    plugin.on_event(&dropped, now());
+    eventually(|| plugin.stats().calls == [(HookPoint::Lifecycle, 1)]);
+    assert_eq!(plugin.stats().failures, []);
+}
+
+#[test]
+fn the_timer_is_called_when_its_interval_is_over_and_counts_together_across_instances() {
+    let plugin =
+        HOST.load(&configured("ticking", guest("hostile"), &json!({ "interval_ms": 5000 }))).unwrap();
+    let at = |seconds: u64| Now { at: Instant::from_micros(seconds * 1_000_000), unix_ms: seconds * 1000 };
+    let ticks =
+        || plugin.stats().calls.iter().find(|(point, _)| *point == HookPoint::Timer).map_or(0, |(_, n)| *n);
+    for (second, expected) in [(100, 1), (101, 1), (104, 1), (105, 2), (109, 2), (111, 3)] {
+        plugin.on_timer(at(second));
+        eventually(|| ticks() == expected && counted(&plugin, "ticks") == Some(expected));
+        // A call that is over lets the next one begin.
+        eventually(|| plugin.stats().failures.is_empty());
+    }
+}
+
+fn counted(plugin: &PluginHook, name: &str) -> Option<u64> {
+    plugin.figures().into_iter().find_map(|(own, figure)| match figure {
+        weirmq_host::Figure::Counter(count) if own == name => Some(count),
+        _ => None,
+    })
 }

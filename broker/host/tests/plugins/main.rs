@@ -8,8 +8,10 @@
     reason = "a test that meets what it does not expect should stop there"
 )]
 
+mod asking;
 mod bad_files;
 mod budgets;
+mod compat;
 mod hooks;
 mod json_schema;
 mod jwt;
@@ -61,7 +63,10 @@ fn configured(name: &str, file: impl Into<PathBuf>, config: &Value) -> PluginCon
             on_publish: patient,
             on_subscribe: patient,
             on_unsubscribe: patient,
+            on_deliver: patient,
+            persistence: patient,
             lifecycle: patient,
+            timer: patient,
         },
         config: config.as_object().unwrap().clone(),
         ..PluginConfig::new(name, file)
@@ -173,6 +178,15 @@ fn bound(plugin: &Arc<PluginHook>, topic: &str) -> Arc<dyn Transform> {
 
 fn transform(plugin: &Arc<PluginHook>, payload: &str) -> Result<Transformed, Failure> {
     wait(bound(plugin, "a/b").transform(&Arc::new(message("a/b", payload.as_bytes())), now()))
+}
+
+/// Waits until `holds`, not for ever.
+fn eventually(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it did not come to be");
+        std::thread::yield_now();
+    }
 }
 
 fn kind<T: std::fmt::Debug>(answer: Result<T, Failure>) -> FailureKind {

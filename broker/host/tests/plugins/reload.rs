@@ -136,3 +136,54 @@ fn a_plugin_that_loops_or_allocates_when_it_starts_is_stopped() {
         }
     }
 }
+
+#[test]
+fn changed_settings_reach_a_plugin_that_serves_and_bad_ones_leave_it_as_it_was() {
+    let config = |topics: Value| configured("settings", guest("hostile"), &json!({ "topics": topics }));
+    let plugin = HOST.load(&config(json!(["a/#"]))).unwrap();
+    let change = plugin.reconfigure(&config(json!(["b/#"]))).unwrap();
+    assert!(change.topics_changed());
+    assert_eq!(plugin.info().topics, ["b/#"]);
+    assert_eq!(principal(&plugin, "config"), r#"["b/#"]"#);
+    assert!(matches!(plugin.reconfigure(&config(json!("no list"))), Err(LoadError::Refused { .. })));
+    assert_eq!(principal(&plugin, "config"), r#"["b/#"]"#);
+    assert_eq!(plugin.config().config, config(json!(["b/#"])).config);
+}
+
+#[test]
+fn a_rollback_brings_the_version_before_back_and_goes_back_again() {
+    let folder = folder();
+    let file = folder.path().join("plugin.wasm");
+    write_generation(&file, "A", "serve");
+    let plugin = HOST.load(&configured("hostile", &file, &json!({}))).unwrap();
+    assert!(plugin.rollback().is_none(), "there is no version before the first");
+    write_generation(&file, "B", "serve");
+    plugin.reload().unwrap();
+    assert_eq!(principal(&plugin, "generation"), "B");
+    plugin.rollback().unwrap();
+    assert_eq!(principal(&plugin, "generation"), "A");
+    plugin.rollback().unwrap();
+    assert_eq!(principal(&plugin, "generation"), "B");
+}
+
+#[test]
+fn a_version_that_keeps_failing_makes_way_for_the_last_good_one() {
+    let folder = folder();
+    let file = folder.path().join("plugin.wasm");
+    write_generation(&file, "A", "serve");
+    let mut config = configured("hostile", &file, &json!({}));
+    config.quarantine.failures = 3;
+    let plugin = HOST.load(&config).unwrap();
+    write_generation(&file, "B", "serve");
+    plugin.reload().unwrap();
+    for _ in 0..3 {
+        assert_eq!(kind(authenticate(&plugin, request("trap", ""))), FailureKind::Crash);
+    }
+    assert_eq!(principal(&plugin, "generation"), "A", "it serves at once");
+    assert!(!plugin.stats().quarantined);
+    for _ in 0..3 {
+        assert_eq!(kind(authenticate(&plugin, request("trap", ""))), FailureKind::Crash);
+    }
+    assert!(plugin.stats().quarantined, "there is no version before that one");
+    assert_eq!(kind(authenticate(&plugin, request("generation", ""))), FailureKind::Unavailable);
+}

@@ -64,6 +64,11 @@ impl Tables {
         let mut plugins = self.plugin.clone();
         for plugin in &mut plugins {
             plugin.file = at(&plugin.file);
+            for secret in plugin.secrets.values_mut() {
+                if let weirmq_host::SecretSource::File(file) = secret {
+                    *file = at(file);
+                }
+            }
         }
         let mut rules = self.rules.clone();
         if let Some(rules) = &mut rules {

@@ -160,7 +160,10 @@ impl Task {
                 }
                 Event::Asked => self.go_on(),
                 Event::Answered => self.connection.input(self.buffer.bytes(), clock.now()),
-                Event::Late => self.connection.handle_timeout(clock.now()),
+                Event::Late => {
+                    self.connection.handle_timeout(clock.now());
+                    self.connection.input(self.buffer.bytes(), clock.now());
+                }
                 Event::Broken => return,
             }
         }

@@ -25,11 +25,19 @@ struct Config {
     init: String,
     health: String,
     topics: Vec<String>,
+    events: Vec<String>,
+    interval_ms: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { init: "serve".to_owned(), health: "serve".to_owned(), topics: vec!["#".to_owned()] }
+        Self {
+            init: "serve".to_owned(),
+            health: "serve".to_owned(),
+            topics: vec!["#".to_owned()],
+            events: Vec::new(),
+            interval_ms: 1000,
+        }
     }
 }
 
@@ -74,6 +82,7 @@ impl Hostile {
                 let until = host::monotonic_us() + number * 1000;
                 while host::monotonic_us() < until {}
             }
+            "count" => (0..number).for_each(|_| host::count("counted", 1)),
             "flood" => (0..number).for_each(|line| host::log(Level::Info, &format!("flood line {line}"))),
             _ => {}
         }
@@ -188,7 +197,77 @@ impl OnUnsubscribe for Hostile {
     }
 }
 
+impl OnDeliver for Hostile {
+    fn topics(&mut self) -> Vec<String> {
+        self.config.topics.clone()
+    }
+
+    fn on_deliver(&mut self, message: Message, receiver: Identity) -> DeliverVerdict {
+        let command = String::from_utf8_lossy(&message.payload).into_owned();
+        self.obey(&command);
+        let Message { payload, mut properties, .. } = message;
+        match command.as_str() {
+            "drop" => return DeliverVerdict::Drop(format!("not for {}", receiver.principal)),
+            "upper" => {}
+            "bad-property" => properties.content_type = Some("a\0b".to_owned()),
+            _ => return DeliverVerdict::Pass,
+        }
+        properties.user.push(Pair { name: "for".to_owned(), value: receiver.client_id });
+        DeliverVerdict::Replace(Content { payload: payload.to_ascii_uppercase(), properties })
+    }
+}
+
+/// What is sealed begins so; what does not is of somebody else.
+const SEAL: &[u8] = b"sealed:";
+
+impl Persistence for Hostile {
+    fn topics(&mut self) -> Vec<String> {
+        self.config.topics.clone()
+    }
+
+    fn before_store(&mut self, message: Message) -> Stored {
+        let command = String::from_utf8_lossy(&message.payload).into_owned();
+        self.obey(&command);
+        match command.as_str() {
+            "keep" => Stored::Keep,
+            "skip" => Stored::Skip,
+            _ => Stored::Replace([SEAL, &message.payload].concat()),
+        }
+    }
+
+    fn after_load(&mut self, message: Message) -> Result<Vec<u8>, String> {
+        match message.payload.strip_prefix(SEAL) {
+            Some(payload) => Ok(payload.to_vec()),
+            None => Err("it has no seal".to_owned()),
+        }
+    }
+}
+
+impl Timer for Hostile {
+    fn interval_ms(&mut self) -> u32 {
+        self.config.interval_ms
+    }
+
+    fn on_timer(&mut self, at_unix_ms: u64) {
+        host::count("ticks", 1);
+        host::gauge("ticked-at", at_unix_ms as f64);
+    }
+}
+
 impl Lifecycle for Hostile {
+    fn events(&mut self) -> Vec<EventKind> {
+        let all = [
+            ("connected", EventKind::Connected),
+            ("disconnected", EventKind::Disconnected),
+            ("session-ended", EventKind::SessionEnded),
+            ("message-dropped", EventKind::MessageDropped),
+            ("message-delivered", EventKind::MessageDelivered),
+            ("message-acked", EventKind::MessageAcked),
+        ];
+        let wanted = |name: &str| self.config.events.is_empty() || self.config.events.iter().any(|own| own == name);
+        all.into_iter().filter(|(name, _)| wanted(name)).map(|(_, kind)| kind).collect()
+    }
+
     fn on_event(&mut self, event: Event, at_unix_ms: u64) {
         if let Event::SessionEnded(command) = &event {
             self.obey(command);
@@ -197,7 +276,9 @@ impl Lifecycle for Hostile {
     }
 }
 
-export!(Hostile: authenticate, authorize, on_publish, on_subscribe, on_unsubscribe, lifecycle);
+export!(
+    Hostile: authenticate, authorize, on_publish, on_deliver, on_subscribe, on_unsubscribe, persistence, lifecycle, timer
+);
 
 /// The name of this generation, and what it does when it starts.
 fn marker() -> (String, String) {
