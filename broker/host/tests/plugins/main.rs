@@ -17,6 +17,7 @@ mod json_schema;
 mod jwt;
 mod languages;
 mod login;
+mod native;
 mod quarantine;
 mod reload;
 mod topic_policy;
