@@ -19,6 +19,12 @@ pub struct HostConfig {
     /// by the file.
     #[serde(skip)]
     pub cache_folder: Option<PathBuf>,
+    /// Where native plugins are copied to before they are mapped, which nobody else may be able to write to either;
+    /// `None` is the system's folder for temporary files. Given by the server, not by the file.
+    #[serde(skip)]
+    pub native_folder: Option<PathBuf>,
+    /// Whether native plugins are loaded: code in the broker's own process that nothing confines.
+    pub allow_native: bool,
     /// How many threads serve the calls that may take their time: logins and events. One per core unless
     /// configured.
     pub threads: usize,
@@ -37,6 +43,8 @@ impl Default for HostConfig {
     fn default() -> Self {
         Self {
             cache_folder: None,
+            native_folder: None,
+            allow_native: false,
             threads: cores(),
             io_threads: 64,
             queue_max: 1024,
@@ -54,6 +62,9 @@ pub struct PluginConfig {
     pub name: String,
     /// The component. A relative path is resolved by whoever reads the configuration, before it is loaded.
     pub file: PathBuf,
+    /// What the file is; its ending and its first bytes say so unless this does.
+    #[serde(default)]
+    pub kind: Option<PluginKind>,
     /// Whether listeners stay closed until it serves.
     #[serde(default)]
     pub required: bool,
@@ -95,6 +106,7 @@ impl PluginConfig {
         Self {
             name: name.into(),
             file: file.into(),
+            kind: None,
             required: false,
             deadline_ms: Deadlines::default(),
             memory_mb: default_memory_mb(),
@@ -154,6 +166,27 @@ impl PluginConfig {
             return fault(&key, wanted);
         }
         Ok(())
+    }
+}
+
+/// What a plugin's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginKind {
+    /// A WebAssembly component.
+    Wasm,
+    /// A shared library.
+    Native,
+}
+
+impl PluginKind {
+    /// Its name in configurations and commands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Native => "native",
+        }
     }
 }
 

@@ -101,6 +101,95 @@ pub enum LoadError {
         /// The interface that it imports or exports.
         found: String,
     },
+    /// It is native, and the configuration does not allow that.
+    #[error(
+        "plugin '{plugin}': '{}' is a native library, which runs unconfined in the broker's own process; if you trust it like the broker itself, write `allow_native = true` under [plugin_host], otherwise build it as a WebAssembly component",
+        file.display()
+    )]
+    NativeNotAllowed {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file is no shared library that can be mapped.
+    #[error("plugin '{plugin}': '{}' is not a shared library: {detail}; build it with `cc -shared -fPIC`, or correct `file`", file.display())]
+    NotALibrary {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+        /// What it is instead.
+        detail: String,
+    },
+    /// The library is for another machine.
+    #[error(
+        "plugin '{plugin}': '{}' is built for {found}, and this broker runs on {}; build it for this machine",
+        file.display(),
+        std::env::consts::ARCH
+    )]
+    Architecture {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+        /// What it is built for.
+        found: String,
+    },
+    /// The library exports no table.
+    #[error(
+        "plugin '{plugin}': '{}' does not export '{}', so it is no WeirMQ plugin; define that table as plugin-api/c/weirmq_plugin.h says, with WEIRMQ_EXPORT",
+        file.display(),
+        weirmq_native::abi::TABLE
+    )]
+    MissingTable {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// The library's table is of another version, or none.
+    #[error(
+        "plugin '{plugin}': {found}, and this broker speaks version {}.{} of the C interface; build it against plugin-api/c/weirmq_plugin.h of this broker",
+        weirmq_native::abi::MAJOR,
+        weirmq_native::abi::MINOR
+    )]
+    Abi {
+        /// The plugin.
+        plugin: String,
+        /// What was found instead.
+        found: String,
+    },
+    /// The system's loader does not take the library.
+    #[error("plugin '{plugin}': '{}' cannot be linked: {detail}; install what it needs, or build it anew", file.display())]
+    Link {
+        /// The plugin.
+        plugin: String,
+        /// The file.
+        file: PathBuf,
+        /// What the loader says.
+        detail: String,
+    },
+    /// No private copy of the library can be made.
+    #[error("plugin '{plugin}': the library cannot be copied into '{}': {source}; make the folder writable for the broker", folder.display())]
+    NativeCopy {
+        /// The plugin.
+        plugin: String,
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Too many libraries were loaded.
+    #[error(
+        "plugin '{plugin}': the broker has mapped {max} different native libraries, which are never unloaded; restart it to load another"
+    )]
+    TooManyLibraries {
+        /// The plugin.
+        plugin: String,
+        /// How many may be.
+        max: usize,
+    },
     /// It asks for what it is not granted.
     #[error(
         "plugin '{plugin}' asks for {what}, which nothing grants; if it may have that, add to its [[plugin]] table in weirmq.toml: {lines}"

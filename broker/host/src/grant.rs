@@ -224,6 +224,20 @@ pub struct Manifest {
 const SECTION: &str = "weirmq:manifest";
 
 impl Manifest {
+    /// What it asks for, each in words.
+    #[must_use]
+    pub fn in_words(&self) -> Vec<String> {
+        let several =
+            |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(" ")));
+        let flags = [("key-value", self.key_value), ("revoke", self.revoke)];
+        let flags = flags.into_iter().filter_map(|(what, asked)| asked.then(|| what.to_owned()));
+        [("http", &self.http), ("publish", &self.publish), ("secrets", &self.secrets)]
+            .into_iter()
+            .filter_map(|(what, names)| several(what, names))
+            .chain(flags)
+            .collect()
+    }
+
     /// The manifest of `file` with the content `bytes`: in a file of the same name that ends in `.manifest.toml`, else
     /// in the component itself, else empty.
     ///

@@ -85,8 +85,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn load(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
         self.ticker.run();
-        let generation =
-            load::load(&self.engine, &self.linker, &self.services, self.config.file_bytes_max, config)?;
+        let generation = load::load(&self.engine, &self.linker, &self.services, &self.config, config)?;
         if generation.waits && self.io_pool.get().is_none() {
             let pool = Pool::start(
                 "plugin-io",

@@ -17,7 +17,7 @@ use crate::services::key_value::KeyError;
 use crate::services::{Consequence, Revocation, Whom, ending_code};
 
 /// Where a logged text is cut.
-const LOG_BYTES_MAX: usize = 4096;
+pub(crate) const LOG_BYTES_MAX: usize = 4096;
 /// How many log entries of one call are kept.
 const LOG_ENTRIES_MAX: u32 = 32;
 /// How many messages one call publishes.
@@ -66,7 +66,6 @@ impl imports::types::Host for State {}
 
 impl imports::log::Host for State {
     fn log(&mut self, level: imports::log::Level, text: String) -> Answer<()> {
-        use imports::log::Level;
         // Not counted with the others: what is too much is left out, and the call goes on.
         let entries = self.passing.log_entries.saturating_add(1);
         self.passing.log_entries = entries;
@@ -80,15 +79,21 @@ impl imports::log::Host for State {
             }
             return Ok(());
         }
-        let (plugin, text) = (&*self.plugin, cut(&text, LOG_BYTES_MAX));
-        match level {
-            Level::Error => tracing::error!(target: "weirmq::plugin", plugin, "{text}"),
-            Level::Warn => tracing::warn!(target: "weirmq::plugin", plugin, "{text}"),
-            Level::Info => tracing::info!(target: "weirmq::plugin", plugin, "{text}"),
-            Level::Debug => tracing::debug!(target: "weirmq::plugin", plugin, "{text}"),
-            Level::Trace => tracing::trace!(target: "weirmq::plugin", plugin, "{text}"),
-        }
+        write_log(&self.plugin, level, &text);
         Ok(())
+    }
+}
+
+/// Writes what `plugin` says to the broker's log.
+pub(crate) fn write_log(plugin: &str, level: imports::log::Level, text: &str) {
+    use imports::log::Level;
+    let text = cut(text, LOG_BYTES_MAX);
+    match level {
+        Level::Error => tracing::error!(target: "weirmq::plugin", plugin, "{text}"),
+        Level::Warn => tracing::warn!(target: "weirmq::plugin", plugin, "{text}"),
+        Level::Info => tracing::info!(target: "weirmq::plugin", plugin, "{text}"),
+        Level::Debug => tracing::debug!(target: "weirmq::plugin", plugin, "{text}"),
+        Level::Trace => tracing::trace!(target: "weirmq::plugin", plugin, "{text}"),
     }
 }
 

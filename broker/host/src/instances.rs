@@ -1,13 +1,49 @@
 //! The live instances of one version of a plugin: reused, never shared, never waited for in the common case.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use weirmq_core::hook::{Failure, FailureKind};
 
-use crate::instance::Instance;
+use crate::instance::{Blueprint, Instance, Place};
+use crate::native;
+
+/// A live instance, of either kind.
+pub(crate) enum Live {
+    /// Of a component.
+    Wasm(Instance),
+    /// Of a shared library.
+    Native(native::Instance),
+}
+
+/// What live instances are made from.
+pub(crate) enum Origin {
+    /// A component.
+    Wasm(Blueprint),
+    /// A shared library.
+    Native(native::Version),
+}
+
+impl Origin {
+    /// Makes an instance that is ready for calls, at `place`.
+    pub(crate) fn make(&self, place: Place) -> Result<Live, Failure> {
+        match self {
+            Self::Wasm(blueprint) => blueprint.make(place).map(Live::Wasm),
+            Self::Native(version) => version.make().map(Live::Native),
+        }
+    }
+
+    /// The memory of all instances of the plugin, of all versions. That of a library is not known.
+    pub(crate) fn memory(&self) -> Arc<AtomicU64> {
+        match self {
+            Self::Wasm(blueprint) => Arc::clone(blueprint.memory()),
+            Self::Native(_) => Arc::default(),
+        }
+    }
+}
 
 /// As many slots as there may be instances. Each thread has its own favourite, so that threads do not meet as long
 /// as there are no more of them than slots.
@@ -18,11 +54,11 @@ pub(crate) struct Instances {
 /// On a cache line of its own: neighbours belong to other threads.
 #[repr(align(128))]
 #[derive(Default)]
-struct Slot(Mutex<Option<Box<Instance>>>);
+struct Slot(Mutex<Option<Box<Live>>>);
 
 impl Instances {
     /// Room for `max` instances, with `first` in it.
-    pub(crate) fn new(max: usize, first: Instance) -> Self {
+    pub(crate) fn new(max: usize, first: Live) -> Self {
         let slots: Box<[Slot]> = (0..max.max(1)).map(|_| Slot::default()).collect();
         if let Some(slot) = slots.get(thread_index() % slots.len()) {
             *slot.0.lock() = Some(Box::new(first));
@@ -35,8 +71,8 @@ impl Instances {
     pub(crate) fn with<T>(
         &self,
         wait: Duration,
-        make: impl FnOnce() -> Result<Instance, Failure>,
-        call: impl FnOnce(&mut Instance) -> Result<T, Failure>,
+        make: impl FnOnce() -> Result<Live, Failure>,
+        call: impl FnOnce(&mut Live) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let Some(mut slot) = self.take(wait) else {
             let busy =
@@ -61,7 +97,7 @@ impl Instances {
         }
     }
 
-    fn take(&self, wait: Duration) -> Option<parking_lot::MutexGuard<'_, Option<Box<Instance>>>> {
+    fn take(&self, wait: Duration) -> Option<parking_lot::MutexGuard<'_, Option<Box<Live>>>> {
         let own = thread_index() % self.slots.len();
         let in_turn = || self.slots.iter().cycle().skip(own).take(self.slots.len());
         in_turn().find_map(|slot| slot.0.try_lock()).or_else(|| in_turn().next()?.0.try_lock_for(wait))

@@ -12,6 +12,7 @@
 //! - `load`: from a file to a version that is ready to serve
 //! - `instance`: one live instance, its limits, calls that end in time
 //! - `instances`: the live instances of one version
+//! - `native`: shared libraries behind the C interface
 //! - `convert`: between the broker's words and the interface's, with every answer checked
 //! - [`grant`]: what a plugin asks for, and what the operator grants
 //! - `imports`, [`services`]: what the broker does for plugins when they ask
@@ -34,6 +35,9 @@ mod imports;
 mod instance;
 mod instances;
 mod load;
+// The boundary to C: the only place of the broker where code of its own may be unsafe.
+#[allow(unsafe_code)]
+mod native;
 pub mod plugin;
 mod pool;
 mod quarantine;
@@ -41,7 +45,9 @@ pub mod services;
 mod stats;
 mod ticker;
 
-pub use config::{Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, QuarantineConfig};
+pub use config::{
+    Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig,
+};
 pub use error::{HostError, LoadError};
 pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, SecretSource};
 pub use host::Host;

@@ -11,12 +11,13 @@ use weirmq_core::hook::{EventKinds, HookPoint, HookPoints};
 use weirmq_core::topic::TopicFilter;
 
 use crate::API_VERSION;
-use crate::config::PluginConfig;
+use crate::config::{HostConfig, PluginConfig, PluginKind};
 use crate::convert;
 use crate::error::LoadError;
 use crate::grant::Manifest;
 use crate::instance::{Blueprint, Exports, Instance, Instantiate, Place, State, detail};
-use crate::instances::Instances;
+use crate::instances::{Instances, Live, Origin};
+use crate::native;
 use crate::plugin::PluginInfo;
 use crate::services::Services;
 
@@ -56,7 +57,7 @@ pub(crate) struct Generation {
     pub(crate) wants: Wants,
     /// Whether its calls may wait for something outside the broker.
     pub(crate) waits: bool,
-    pub(crate) blueprint: Blueprint,
+    pub(crate) origin: Origin,
     pub(crate) instances: Instances,
 }
 
@@ -82,21 +83,72 @@ pub(crate) fn load(
     engine: &Engine,
     linker: &Linker<State>,
     services: &Arc<Services>,
-    file_bytes_max: u64,
+    host: &HostConfig,
     config: &PluginConfig,
 ) -> Result<Generation, LoadError> {
     config.validate()?;
-    let bytes = read(config, file_bytes_max)?;
-    check_format(config, &bytes)?;
+    let bytes = read(config, host.file_bytes_max)?;
+    match kind_of(config, &bytes) {
+        PluginKind::Native => load_native(host, config, &bytes),
+        PluginKind::Wasm => load_wasm(engine, linker, services, config, &bytes),
+    }
+}
+
+/// What the configuration says that the file is, or else its beginning.
+fn kind_of(config: &PluginConfig, bytes: &[u8]) -> PluginKind {
+    let named = config.file.extension().is_some_and(|ending| ending == "so");
+    let found = if named || native::is_library(bytes) { PluginKind::Native } else { PluginKind::Wasm };
+    config.kind.unwrap_or(found)
+}
+
+/// Maps and starts the shared library of `config`.
+fn load_native(host: &HostConfig, config: &PluginConfig, bytes: &[u8]) -> Result<Generation, LoadError> {
+    if !host.allow_native {
+        let (plugin, file) = (config.name.clone(), config.file.clone());
+        return Err(LoadError::NativeNotAllowed { plugin, file });
+    }
     let started = Instant::now();
-    let component = Component::new(engine, &bytes).map_err(|error| LoadError::Compile {
+    let (version, wants, first) = native::Version::load(config, bytes, host.native_folder.as_deref())?;
+    let info = PluginInfo {
+        name: config.name.clone(),
+        plugin: version.name().to_owned(),
+        version: version.version().to_owned(),
+        api_version: native::ABI_VERSION.to_owned(),
+        kind: PluginKind::Native,
+        file: config.file.clone(),
+        hooks: version.points(),
+        topics: texts(&wants.on_publish),
+        deliver_topics: texts(&wants.on_deliver),
+        stored_topics: texts(&wants.persistence),
+        imports: Vec::new(),
+        asked: Manifest::default(),
+        bytes: bytes.len() as u64,
+        compiled_in: started.elapsed(),
+        loaded_unix_ms: unix_ms(),
+    };
+    let instances = Instances::new(config.instances_max as usize, Live::Native(first));
+    let origin = Origin::Native(version);
+    Ok(Generation { info, config: config.clone(), wants, waits: false, origin, instances })
+}
+
+/// Compiles and starts the component of `config`.
+fn load_wasm(
+    engine: &Engine,
+    linker: &Linker<State>,
+    services: &Arc<Services>,
+    config: &PluginConfig,
+    bytes: &[u8],
+) -> Result<Generation, LoadError> {
+    check_format(config, bytes)?;
+    let started = Instant::now();
+    let component = Component::new(engine, bytes).map_err(|error| LoadError::Compile {
         plugin: config.name.clone(),
         file: config.file.clone(),
         detail: detail(&error),
     })?;
     let compiled_in = started.elapsed();
     let imports = check_interface(engine, config, &component)?;
-    let asked = check_grants(config, &bytes, &imports)?;
+    let asked = check_grants(config, bytes, &imports)?;
     let waits = imports.iter().any(|import| import == "http");
     let services = services.of(config, waits)?;
     let mismatch = |detail| LoadError::Mismatch { plugin: config.name.clone(), detail };
@@ -108,6 +160,7 @@ pub(crate) fn load(
         plugin: info.name,
         version: info.version,
         api_version: API_VERSION.to_owned(),
+        kind: PluginKind::Wasm,
         file: config.file.clone(),
         hooks: points(&blueprint.exports),
         topics: texts(&wants.on_publish),
@@ -119,8 +172,9 @@ pub(crate) fn load(
         compiled_in,
         loaded_unix_ms: unix_ms(),
     };
-    let instances = Instances::new(config.instances_max as usize, first);
-    Ok(Generation { info, config: config.clone(), wants, waits, blueprint, instances })
+    let instances = Instances::new(config.instances_max as usize, Live::Wasm(first));
+    let origin = Origin::Wasm(blueprint);
+    Ok(Generation { info, config: config.clone(), wants, waits, origin, instances })
 }
 
 fn texts(filters: &[TopicFilter]) -> Vec<String> {
@@ -207,10 +261,14 @@ fn check_interface(
         return Err(LoadError::MissingExport { plugin: plugin(), export });
     }
     if !HOOKS.iter().any(|hook| names.iter().any(|name| name == hook.name())) {
-        let hooks = HOOKS.map(HookPoint::name).join(", ");
-        return Err(LoadError::NoHooks { plugin: plugin(), hooks });
+        return Err(LoadError::NoHooks { plugin: plugin(), hooks: hook_names() });
     }
     Ok(imports)
+}
+
+/// The names of all hook points that a plugin can serve.
+pub(crate) fn hook_names() -> String {
+    HOOKS.map(HookPoint::name).join(", ")
 }
 
 /// `weirmq:plugin/NAME@VERSION`, taken apart.
@@ -314,7 +372,7 @@ fn ask_wants(
 }
 
 /// The broker looks at timers this often.
-const INTERVAL_MIN: Duration = Duration::from_secs(1);
+pub(crate) const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 fn unix_ms() -> u64 {
     let since: Duration = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

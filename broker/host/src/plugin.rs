@@ -19,12 +19,13 @@ use weirmq_core::time::Now;
 use weirmq_core::topic::TopicName;
 
 use crate::bindings::exports::weirmq::plugin as hooks;
-use crate::config::PluginConfig;
+use crate::config::{PluginConfig, PluginKind};
 use crate::convert;
 use crate::error::LoadError;
 use crate::grant::{self, Manifest};
 use crate::host::Shared;
-use crate::instance::{Call, Instance, Place};
+use crate::instance::{Call, Place};
+use crate::instances::Live;
 use crate::load::Generation;
 use crate::quarantine::{Door, Quarantine};
 use crate::services::metrics::Figure;
@@ -51,6 +52,8 @@ pub struct PluginInfo {
     pub version: String,
     /// The version of the interface that it is served with.
     pub api_version: String,
+    /// What its file is.
+    pub kind: PluginKind,
     /// Where it came from.
     pub file: PathBuf,
     /// What it serves.
@@ -101,7 +104,7 @@ impl Change {
 
 impl PluginHook {
     pub(crate) fn new(shared: Arc<Shared>, config: &PluginConfig, generation: Generation) -> Arc<Self> {
-        let memory = Arc::clone(generation.blueprint.memory());
+        let memory = generation.origin.memory();
         let served = Arc::new(Served {
             name: Arc::from(config.name.as_str()),
             quarantine: Quarantine::new(config.quarantine.clone()),
@@ -362,11 +365,12 @@ impl Served {
                 renewal: exchange.renewal,
             }),
         };
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.authenticate {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.authenticate {
                 Some(hook) => hook.call_authenticate(store, asked),
                 None => Ok(hooks::authenticate::Answer::Next),
-            })
+            }),
+            Live::Native(instance) => instance.authenticate(call, &asked),
         };
         let in_exchange = request.exchange.is_some();
         self.call(HookPoint::Authenticate, Place::Aside, 1, ask, |answer| {
@@ -390,11 +394,12 @@ impl Served {
                 qos: convert::qos(*qos),
             }),
         };
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.authorize {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.authorize {
                 Some(hook) => hook.call_authorize(store, who, what),
                 None => Ok(hooks::authorize::Decision::Next),
-            })
+            }),
+            Live::Native(instance) => instance.authorize(call, &who, &what),
         };
         self.call(HookPoint::Authorize, place, 1, ask, convert::decision)
     }
@@ -403,11 +408,12 @@ impl Served {
         let user = convert::pairs(&message.properties.user);
         let hops = message.hops.saturating_add(1);
         let message = convert::message(message, Some(now), &user);
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.on_publish {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_publish {
                 Some(hook) => hook.call_on_publish(store, message),
                 None => Ok(hooks::on_publish::Verdict::Pass),
-            })
+            }),
+            Live::Native(instance) => instance.on_publish(call, &message),
         };
         self.call(HookPoint::OnPublish, place, hops, ask, convert::transformed)
     }
@@ -418,11 +424,12 @@ impl Served {
         let attributes = convert::pairs(&request.identity.lease.attributes);
         let who = convert::identity(&request.identity, peer.as_deref(), &attributes);
         let qos = convert::qos(request.qos.unwrap_or(weirmq_core::message::QoS::AtMostOnce));
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.on_subscribe {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_subscribe {
                 Some(hook) => hook.call_on_subscribe(store, who, &filter, qos),
                 None => Ok(hooks::on_subscribe::FilterVerdict::Pass),
-            })
+            }),
+            Live::Native(instance) => instance.on_subscribe(call, &who, &filter, qos),
         };
         self.call(HookPoint::OnSubscribe, place, 1, ask, convert::filter_verdict)
     }
@@ -432,11 +439,12 @@ impl Served {
         let peer = request.identity.peer.map(|peer| peer.to_string());
         let attributes = convert::pairs(&request.identity.lease.attributes);
         let who = convert::identity(&request.identity, peer.as_deref(), &attributes);
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.on_unsubscribe {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_unsubscribe {
                 Some(hook) => hook.call_on_unsubscribe(store, who, &filter),
                 None => Ok(hooks::on_unsubscribe::FilterVerdict::Pass),
-            })
+            }),
+            Live::Native(instance) => instance.on_unsubscribe(call, &who, &filter),
         };
         self.call(HookPoint::OnUnsubscribe, place, 1, ask, convert::filter_verdict)
     }
@@ -447,11 +455,12 @@ impl Served {
         let peer = receiver.peer.map(|peer| peer.to_string());
         let attributes = convert::pairs(&receiver.lease.attributes);
         let who = convert::identity(receiver, peer.as_deref(), &attributes);
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.on_deliver {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_deliver {
                 Some(hook) => hook.call_on_deliver(store, asked, who),
                 None => Ok(hooks::on_deliver::Verdict::Pass),
-            })
+            }),
+            Live::Native(instance) => instance.on_deliver(call, &asked, &who),
         };
         let hops = message.hops.saturating_add(1);
         let check = |answer| convert::delivery(answer, message);
@@ -461,11 +470,12 @@ impl Served {
     fn before_store(&self, message: &Message) -> Result<Persisted, Failure> {
         let user = convert::pairs(&message.properties.user);
         let asked = convert::message(message, None, &user);
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.persistence {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.persistence {
                 Some(hook) => hook.call_before_store(store, asked),
                 None => Ok(hooks::persistence::Stored::Keep),
-            })
+            }),
+            Live::Native(instance) => instance.before_store(call, &asked),
         };
         let hops = message.hops.saturating_add(1);
         let check = |answer| Ok(convert::persisted(answer));
@@ -475,11 +485,12 @@ impl Served {
     fn after_load(&self, message: &Message) -> Result<Bytes, Failure> {
         let user = convert::pairs(&message.properties.user);
         let asked = convert::message(message, None, &user);
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.persistence {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.persistence {
                 Some(hook) => hook.call_after_load(store, asked),
                 None => Ok(Err("this version of the plugin does not serve persistence".to_owned())),
-            })
+            }),
+            Live::Native(instance) => instance.after_load(call, &asked),
         };
         let hops = message.hops.saturating_add(1);
         self.call(HookPoint::Persistence, Place::Worker, hops, ask, convert::loaded)
@@ -508,11 +519,12 @@ impl Served {
     }
 
     fn tick(&self, at_unix_ms: u64) -> Result<(), Failure> {
-        let ask = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.timer {
+        let ask = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.timer {
                 Some(hook) => hook.call_on_timer(store, at_unix_ms),
                 None => Ok(()),
-            })
+            }),
+            Live::Native(instance) => instance.on_timer(call, at_unix_ms),
         };
         self.call(HookPoint::Timer, Place::Aside, 1, ask, Ok)
     }
@@ -575,11 +587,12 @@ impl Served {
             // What this version of the interface has no word for.
             _ => return Ok(()),
         };
-        let tell = |instance: &mut Instance, call| {
-            instance.call(call, |store, hooks| match &hooks.lifecycle {
+        let tell = |instance: &mut Live, call| match instance {
+            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.lifecycle {
                 Some(hook) => hook.call_on_event(store, told, at_unix_ms),
                 None => Ok(()),
-            })
+            }),
+            Live::Native(instance) => instance.on_event(call, &told, at_unix_ms),
         };
         self.call(HookPoint::Lifecycle, Place::Aside, 1, tell, Ok)
     }
@@ -590,7 +603,7 @@ impl Served {
         point: HookPoint,
         place: Place,
         hops: u8,
-        ask: impl FnOnce(&mut Instance, Call) -> Result<A, Failure>,
+        ask: impl FnOnce(&mut Live, Call) -> Result<A, Failure>,
         check: impl FnOnce(A) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let door = self.quarantine.door();
@@ -601,11 +614,8 @@ impl Served {
         let call = Call { deadline_ms: generation.config.deadline_ms.at(point), place, hops };
         let watch = self.counters.begin_call(point);
         let wait = Duration::from_millis(call.deadline_ms.into());
-        let answer = generation.instances.with(
-            wait,
-            || generation.blueprint.make(place),
-            |instance| ask(instance, call),
-        );
+        let answer =
+            generation.instances.with(wait, || generation.origin.make(place), |instance| ask(instance, call));
         if let Some(begun) = watch {
             self.counters.time(point, begun.elapsed());
         }

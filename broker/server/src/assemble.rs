@@ -7,6 +7,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use weirmq_core::hook::{Chains, Hook, HookPoint, HookPoints, Link};
@@ -234,6 +235,8 @@ pub struct Plugin {
     place: Mutex<Place>,
     /// The content of the file when it was loaded, or tried, last.
     seen: Mutex<Option<Fingerprint>>,
+    /// Whether an operator has disabled it.
+    disabled: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -263,6 +266,7 @@ impl Plugin {
             host: host.clone(),
             place: Mutex::new(place),
             seen: Mutex::new(seen),
+            disabled: AtomicBool::new(false),
         };
         (plugin, failed)
     }
@@ -289,6 +293,22 @@ impl Plugin {
                 }
             },
         }
+    }
+
+    /// Brings back the version that served before. `None` where there is none in memory.
+    pub(crate) fn rollback(&self) -> Option<Change> {
+        self.serving()?.rollback()
+    }
+
+    /// Takes it out of service, or back into it; whatever is loaded stays.
+    pub(crate) fn set_disabled(&self, disabled: bool) {
+        self.disabled.store(disabled, Ordering::Release);
+    }
+
+    /// Whether an operator has disabled it.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.disabled.load(Ordering::Acquire)
     }
 
     /// Whether the file's content is another than when it was loaded, or tried, last. A file that is gone has
@@ -323,6 +343,9 @@ impl Plugin {
 
     fn hook(&self) -> Arc<dyn Hook> {
         match &*self.place.lock() {
+            Place::Serving(hook) if self.is_disabled() => {
+                Arc::new(Absent::disabled(&self.config, hook.points()))
+            }
             Place::Serving(hook) => Arc::clone(hook) as Arc<dyn Hook>,
             Place::Absent(absent) => Arc::clone(absent) as Arc<dyn Hook>,
         }

@@ -10,6 +10,7 @@ use weirmq_store::{OpenError, ReadOnlyStore};
 
 use crate::assemble::{in_full, login_fault};
 use crate::banner;
+use crate::chain;
 use crate::config::{Config, Durability};
 use crate::data::DataFolder;
 use crate::durable::folder_in;
@@ -71,16 +72,22 @@ impl Findings<'_> {
             return Ok(());
         }
         // Without the cache: checking makes no files.
-        let host = match Host::new(HostConfig { cache_folder: None, ..config.plugin_host.clone() }) {
+        let host = match Host::new(HostConfig {
+            cache_folder: None,
+            native_folder: None,
+            ..config.plugin_host.clone()
+        }) {
             Ok(host) => host,
             Err(error) => return self.error(&error.to_string()),
         };
         let mut points = Vec::new();
+        let mut loaded = Vec::new();
         for plugin in &config.plugins {
             match host.check(plugin) {
                 Ok(info) => {
                     points.push(info.hooks);
                     self.ok(&format!("plugin {}", banner::info_line(&info)))?;
+                    loaded.push(info);
                 }
                 Err(error) => {
                     // It may be the one that authenticates: that it fails is said already.
@@ -90,9 +97,23 @@ impl Findings<'_> {
             }
         }
         match login_fault(config, points.into_iter()) {
-            Some(fault) if config_is_good => self.error(&fault.to_string()),
-            _ => Ok(()),
+            Some(fault) if config_is_good => self.error(&fault.to_string())?,
+            _ => {}
         }
+        if loaded.len() == config.plugins.len() {
+            for line in chain::orders(config, &loaded) {
+                self.ok(&line)?;
+            }
+            for never in chain::unreachable(config, &loaded) {
+                self.warning(&never)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn warning(&mut self, text: &str) -> io::Result<()> {
+        self.warnings += 1;
+        writeln!(self.out, "warning: {text}")
     }
 
     fn rules(&mut self, config: &Config) -> io::Result<()> {
@@ -114,8 +135,7 @@ impl Findings<'_> {
     fn sinks(&mut self, config: &Config) -> io::Result<()> {
         let problems = SinkSet::check(&config.sinks, &config.data_folder);
         for problem in problems.iter().filter(|problem| problem.severity == Severity::Warning) {
-            self.warnings += 1;
-            writeln!(self.out, "warning: {problem}")?;
+            self.warning(&problem.to_string())?;
         }
         if problems.is_empty() && !config.sinks.is_empty() {
             self.ok("sinks")?;

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::admin::{self, Answer, Request, client};
 use crate::config::{Config, DATA_FOLDER_DEFAULT, LISTENER_DEFAULT, LogFormat};
 use crate::store_command::{self, StoreCommand};
-use crate::{check, hash, run};
+use crate::{check, hash, plugin, run};
 
 /// The configuration that is looked for where none is named.
 pub(crate) const CONFIG_DEFAULT: &str = "weirmq.toml";
@@ -43,9 +43,30 @@ enum Command {
     #[command(subcommand)]
     Rules(Rules),
     /// How a client's session is, and what was not delivered to it, by reason
+    #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
     Client {
+        #[command(subcommand)]
+        command: Option<Client>,
         /// Its client identifier
-        id: String,
+        #[arg(required = true)]
+        id: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Take back what clients were allowed: their subscriptions are authorized again, within a second
+    Revoke {
+        /// Those that logged in as this principal
+        #[arg(long, conflicts_with_all = ["client", "everyone"], required_unless_present_any = ["client", "everyone"])]
+        principal: Option<String>,
+        /// The client of this identifier
+        #[arg(long, value_name = "ID", conflicts_with = "everyone")]
+        client: Option<String>,
+        /// Everybody
+        #[arg(long)]
+        everyone: bool,
+        /// Their leases are over: they are disconnected (0x87) and may log in anew
+        #[arg(long)]
+        end: bool,
         #[command(flatten)]
         target: Target,
     },
@@ -83,6 +104,44 @@ enum Plugin {
     Reload {
         /// Its name in the configuration
         name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Take a plugin out of service until it is enabled or the broker restarts
+    ///
+    /// It decides nothing any more: for logins, rights, subscribing and unsubscribing its failure policies apply,
+    /// which is to deny unless `on_failure` says otherwise, so that a guard that is disabled lets nobody in. It
+    /// changes no messages and is told of no events. A plugin that serves persistence cannot be disabled.
+    Disable {
+        /// Its name in the configuration
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Take a plugin back into service
+    Enable {
+        /// Its name in the configuration
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Bring back the version that served before, until the file changes again
+    Rollback {
+        /// Its name in the configuration
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Say what a plugin's file is, what it wants and whether it would load; without a broker
+    Check(plugin::check::Check),
+}
+
+#[derive(Debug, Subcommand)]
+enum Client {
+    /// End a client's connection (0x98); its session stays, its will is published
+    Disconnect {
+        /// Its client identifier
+        id: String,
         #[command(flatten)]
         target: Target,
     },
@@ -130,7 +189,22 @@ pub fn main() -> ExitCode {
         Command::Status(target) => ask(&target, &Request::Status {}),
         Command::Plugin(Plugin::List(target)) => ask(&target, &Request::PluginList {}),
         Command::Plugin(Plugin::Reload { name, target }) => ask(&target, &Request::PluginReload { name }),
-        Command::Client { id, target } => ask(&target, &Request::Client { id }),
+        Command::Plugin(Plugin::Disable { name, target }) => ask(&target, &Request::PluginDisable { name }),
+        Command::Plugin(Plugin::Enable { name, target }) => ask(&target, &Request::PluginEnable { name }),
+        Command::Plugin(Plugin::Rollback { name, target }) => ask(&target, &Request::PluginRollback { name }),
+        Command::Plugin(Plugin::Check(check)) => match check.run(&mut io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Command::Client { command: Some(Client::Disconnect { id, target }), .. } => {
+            ask(&target, &Request::ClientDisconnect { id })
+        }
+        Command::Client { command: None, id, target } => {
+            ask(&target, &Request::Client { id: id.unwrap_or_default() })
+        }
+        Command::Revoke { principal, client, everyone: _, end, target } => {
+            ask(&target, &Request::Revoke { principal, client, end })
+        }
         Command::Rules(Rules::List(target)) => ask(&target, &Request::RulesList {}),
         Command::Rules(Rules::Test { config, folder }) => test_rules(&config, folder),
         Command::Store(command) => store_command::run(command),

@@ -6,9 +6,11 @@
 //! - [`config`]: the configuration file, its defaults and its errors
 //! - [`run`]: `weirmq run`, from the configuration to the last record
 //! - [`check`]: `weirmq check`
+//! - `chain`: who is asked in which order, and who never is
 //! - [`assemble`]: from a configuration to hooks, rules and sinks, and their chains
 //! - [`builtin`]: hooks that need no plugin
 //! - [`net`]: listeners, connection tasks, the clock
+//! - `plugin`: `weirmq plugin check`
 //! - [`reload`]: what changes while the broker runs, and the watching of files
 //! - [`admin`]: the admin socket, both ends
 //! - [`banner`]: what the broker says when it starts
@@ -26,6 +28,7 @@ pub mod admin;
 pub mod assemble;
 pub mod banner;
 pub mod builtin;
+pub(crate) mod chain;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -35,6 +38,7 @@ pub mod hash;
 pub mod logging;
 pub mod net;
 mod outside;
+pub(crate) mod plugin;
 mod plugin_keys;
 pub mod reload;
 pub mod run;

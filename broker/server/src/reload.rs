@@ -16,12 +16,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use weirmq_core::broker::{Broker, ClientInfo};
-use weirmq_core::hook::Chains;
-use weirmq_host::LoadError;
+use weirmq_core::hook::{Chains, Hook, HookPoint};
+use weirmq_host::{Change, Consequence, LoadError, Whom};
 use weirmq_script::Report;
 use weirmq_store::LogStore;
 
 use crate::assemble::{Assembly, Loaded, Plugin};
+use crate::net::clock::Clock;
 use crate::signals::Shutdown;
 
 /// How long a folder must be quiet before it is read.
@@ -42,19 +43,47 @@ pub trait Engine: Send + Sync {
 
     /// How a client's session is; `None` where it has none.
     fn client(&self, client_id: &str) -> Option<ClientInfo>;
+
+    /// Ends a client's connection in the name of an operator. Answers whether it was connected.
+    fn kick(&self, client_id: &str) -> bool;
+
+    /// Takes back what `whom` was allowed. Answers how many sessions it is about.
+    fn revoke(&self, whom: &Whom, consequence: Consequence) -> usize;
 }
 
-impl Engine for Broker {
+/// The broker with its clock. What follows from a change runs on the runtime that it is made in.
+pub(crate) struct Clocked {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) clock: Clock,
+}
+
+impl Engine for Clocked {
     fn set_chains(&self, chains: Chains) {
-        Broker::set_chains(self, chains);
+        self.broker.set_chains(chains);
     }
 
     fn connections(&self) -> usize {
-        usize::try_from(self.counters().clients_connected.get()).unwrap_or(usize::MAX)
+        usize::try_from(self.broker.counters().clients_connected.get()).unwrap_or(usize::MAX)
     }
 
     fn client(&self, client_id: &str) -> Option<ClientInfo> {
-        Broker::client(self, client_id)
+        self.broker.client(client_id)
+    }
+
+    fn kick(&self, client_id: &str) -> bool {
+        let (was_connected, work) = self.broker.kick(client_id, self.clock.now());
+        if let Some(work) = work {
+            tokio::spawn(work);
+        }
+        was_connected
+    }
+
+    fn revoke(&self, whom: &Whom, consequence: Consequence) -> usize {
+        let (sessions, works) = self.broker.revoke(whom, consequence, self.clock.now());
+        for work in works {
+            tokio::spawn(work);
+        }
+        sessions
     }
 }
 
@@ -78,6 +107,30 @@ pub enum ReloadError {
         name: String,
         /// Which there are, in words.
         known: String,
+    },
+    /// There is no version before.
+    #[error(
+        "plugin '{name}': no other version has served since the broker started, so there is none to go back to"
+    )]
+    NoVersionBefore {
+        /// The plugin.
+        name: String,
+    },
+    /// What is stored would be lost without it.
+    #[error(
+        "plugin '{name}' serves persistence: without it, messages would be stored in clear and what it has sealed could not be read; take it out of the configuration where that is meant"
+    )]
+    Keeps {
+        /// The plugin.
+        name: String,
+    },
+    /// Nothing serves that could be disabled.
+    #[error("plugin '{name}' is not loaded: {why}")]
+    NotLoaded {
+        /// The plugin.
+        name: String,
+        /// Why.
+        why: String,
     },
     /// The file is not good.
     #[error("{error}; {consequence}")]
@@ -151,11 +204,64 @@ impl Live {
     /// [`ReloadError`]: what served before goes on serving.
     pub fn reload_plugin(&self, name: &str) -> Result<Loaded, ReloadError> {
         let _one_at_a_time = self.changing.lock();
-        let plugins = self.assembly.plugins();
-        match plugins.iter().find(|plugin| plugin.config().name == name) {
-            Some(plugin) => self.swap(plugin),
-            None => Err(ReloadError::UnknownPlugin { name: name.to_owned(), known: known_names(plugins) }),
+        self.swap(self.plugin(name)?)
+    }
+
+    /// Brings back the version of the plugin `name` that served before, until its file changes again or it is
+    /// reloaded.
+    ///
+    /// # Errors
+    /// [`ReloadError`]: what serves goes on serving.
+    pub fn roll_back_plugin(&self, name: &str) -> Result<Change, ReloadError> {
+        let _one_at_a_time = self.changing.lock();
+        let plugin = self.plugin(name)?;
+        let change =
+            plugin.rollback().ok_or_else(|| ReloadError::NoVersionBefore { name: name.to_owned() })?;
+        self.broker.set_chains(self.assembly.chains());
+        Ok(change)
+    }
+
+    /// Takes the plugin `name` out of service, or back into it. A plugin that is disabled decides nothing: its failure
+    /// policies do, which for logins and rights is to deny unless configured otherwise. It changes nothing, and is
+    /// told nothing. A restart of the broker enables it.
+    ///
+    /// # Errors
+    /// [`ReloadError`]: everything stays as it was.
+    pub fn set_plugin_disabled(&self, name: &str, disabled: bool) -> Result<(), ReloadError> {
+        let _one_at_a_time = self.changing.lock();
+        let plugin = self.plugin(name)?;
+        let Some(hook) = plugin.serving() else {
+            let why = plugin.absence().unwrap_or_default();
+            return Err(ReloadError::NotLoaded { name: name.to_owned(), why });
+        };
+        if disabled && hook.points().contains(HookPoint::Persistence) {
+            return Err(ReloadError::Keeps { name: name.to_owned() });
         }
+        plugin.set_disabled(disabled);
+        self.broker.set_chains(self.assembly.chains());
+        let state = if disabled { "disabled" } else { "enabled" };
+        tracing::warn!(plugin = name, "an operator has {state} the plugin");
+        Ok(())
+    }
+
+    fn plugin(&self, name: &str) -> Result<&Plugin, ReloadError> {
+        let plugins = self.assembly.plugins();
+        plugins
+            .iter()
+            .find(|plugin| plugin.config().name == name)
+            .ok_or_else(|| ReloadError::UnknownPlugin { name: name.to_owned(), known: known_names(plugins) })
+    }
+
+    /// Ends a client's connection in the name of an operator. Answers whether it was connected.
+    #[must_use]
+    pub fn kick(&self, client_id: &str) -> bool {
+        self.broker.kick(client_id)
+    }
+
+    /// Takes back what `whom` was allowed. Answers how many sessions it is about.
+    #[must_use]
+    pub fn revoke(&self, whom: &Whom, consequence: Consequence) -> usize {
+        self.broker.revoke(whom, consequence)
     }
 
     /// Loads the plugins whose files have another content than before.

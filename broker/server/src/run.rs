@@ -20,7 +20,7 @@ use crate::net::listener::{BindError, Listener};
 use crate::net::serve::serve;
 use crate::outside;
 use crate::plugin_keys::StoredKeys;
-use crate::reload::{Engine, Live, LookAgain, Watcher};
+use crate::reload::{Clocked, Live, LookAgain, Watcher};
 use crate::signals::{Shutdown, Signals};
 
 /// Why a broker does not start, or did not end well.
@@ -111,7 +111,7 @@ async fn live(config: Config) -> Result<(), RunError> {
         Some(durable) => Some(bring_back(durable, &broker, assembly.sinks(), clock).await?),
         None => None,
     };
-    let live = Live::new(assembly, Arc::clone(&broker) as Arc<dyn Engine>);
+    let live = Live::new(assembly, Arc::new(Clocked { broker: Arc::clone(&broker), clock }));
     let store = durable.as_ref().map(|durable| Arc::clone(durable.store()));
     if let Some(store) = &store {
         live.keep_in(Arc::clone(store));

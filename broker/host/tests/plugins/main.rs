@@ -18,6 +18,7 @@ mod json_schema;
 mod jwt;
 mod languages;
 mod login;
+mod native;
 mod payload_encryption;
 mod quarantine;
 mod reload;

@@ -78,6 +78,7 @@ pub fn in_words(answer: &Answer) -> String {
                 folder.display()
             )
         }
+        Answer::Done { what } => what.clone(),
         Answer::Failed { error } => error.clone(),
         Answer::Client { id, principal, connected, subscriptions, pending, dropped } => {
             let how = if *connected { "connected" } else { "not connected" };
@@ -97,11 +98,13 @@ pub fn in_words(answer: &Answer) -> String {
                 let state = match row.state {
                     PluginState::Serving => "serving",
                     PluginState::Quarantined => "quarantined",
+                    PluginState::Disabled => "disabled",
                     PluginState::NotLoaded => "not loaded",
                 };
                 [
                     row.name.clone(),
                     state.to_owned(),
+                    row.kind.clone().unwrap_or_default(),
                     row.version.clone().or(row.error.clone()).unwrap_or_default(),
                     row.hooks.join(", "),
                     format!("{} calls, {} failed", row.calls, row.failures),

@@ -41,6 +41,37 @@ pub enum Request {
         /// The plugin's name in the configuration.
         name: String,
     },
+    /// Take a plugin out of service.
+    PluginDisable {
+        /// The plugin's name in the configuration.
+        name: String,
+    },
+    /// Take a plugin back into service.
+    PluginEnable {
+        /// The plugin's name in the configuration.
+        name: String,
+    },
+    /// Bring back the version of a plugin that served before.
+    PluginRollback {
+        /// The plugin's name in the configuration.
+        name: String,
+    },
+    /// End a client's connection.
+    ClientDisconnect {
+        /// Its client identifier.
+        id: String,
+    },
+    /// Take back what clients were allowed. Of `principal` and `client` at most one; without either, everybody.
+    Revoke {
+        /// Those that logged in as this principal.
+        #[serde(default)]
+        principal: Option<String>,
+        /// The client of this identifier.
+        #[serde(default)]
+        client: Option<String>,
+        /// Whether their leases are over, which disconnects them; otherwise their subscriptions are authorized again.
+        end: bool,
+    },
     /// Which rules are live?
     RulesList {},
     /// How is a client's session, and what was not delivered to it?
@@ -83,6 +114,11 @@ pub enum Answer {
         before: Option<String>,
         /// The version that serves now.
         after: String,
+    },
+    /// It was done.
+    Done {
+        /// What was.
+        what: String,
     },
     /// The rules.
     Rules {
@@ -133,6 +169,9 @@ pub struct PluginRow {
     pub state: PluginState,
     /// What it calls itself, and its version; absent when it is not loaded.
     pub version: Option<String>,
+    /// `wasm` or `native`; absent when it is not loaded.
+    #[serde(default)]
+    pub kind: Option<String>,
     /// Its file.
     pub file: String,
     /// The hook points that it serves.
@@ -157,6 +196,8 @@ pub enum PluginState {
     Serving,
     /// It keeps failing and is left alone for a while.
     Quarantined,
+    /// An operator has disabled it.
+    Disabled,
     /// It could not be loaded.
     NotLoaded,
 }

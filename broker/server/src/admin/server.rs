@@ -12,6 +12,9 @@ use tokio::sync::Semaphore;
 
 use weirmq_store::Backup;
 
+use weirmq_core::hook::ReasonCode;
+use weirmq_host::{Consequence, Whom};
+
 use super::{Answer, LINE_BYTES_MAX, PluginRow, PluginState, Request, RuleRow};
 use crate::assemble::{Loaded, Plugin};
 use crate::reload::Live;
@@ -121,6 +124,11 @@ fn answer(line: &[u8], live: &Live) -> Answer {
             Answer::Plugins { plugins: live.assembly().plugins().iter().map(plugin_row).collect() }
         }
         Ok(Request::PluginReload { name }) => reload(live, name),
+        Ok(Request::PluginDisable { name }) => set_disabled(live, &name, true),
+        Ok(Request::PluginEnable { name }) => set_disabled(live, &name, false),
+        Ok(Request::PluginRollback { name }) => roll_back(live, name),
+        Ok(Request::ClientDisconnect { id }) => disconnect(live, &id),
+        Ok(Request::Revoke { principal, client, end }) => revoke(live, principal, client, end),
         Ok(Request::RulesList {}) => rules(live),
         Ok(Request::Client { id }) => client(live, id),
         Ok(Request::StoreBackup { folder }) => back_up(live, folder),
@@ -174,12 +182,65 @@ fn reload(live: &Live, name: String) -> Answer {
     }
 }
 
+fn set_disabled(live: &Live, name: &str, disabled: bool) -> Answer {
+    let what = if disabled {
+        format!(
+            "plugin '{name}' is disabled: its failure policies decide in its place (deny, unless on_failure says \
+             otherwise), and it changes nothing; `weirmq plugin enable {name}` takes it back"
+        )
+    } else {
+        format!("plugin '{name}' serves")
+    };
+    match live.set_plugin_disabled(name, disabled) {
+        Ok(()) => Answer::Done { what },
+        Err(error) => Answer::Failed { error: error.to_string() },
+    }
+}
+
+fn roll_back(live: &Live, name: String) -> Answer {
+    match live.roll_back_plugin(&name) {
+        Ok(change) => {
+            Answer::Reloaded { name, before: Some(change.before.version), after: change.after.version }
+        }
+        Err(error) => Answer::Failed { error: error.to_string() },
+    }
+}
+
+fn disconnect(live: &Live, id: &str) -> Answer {
+    if live.kick(id) {
+        tracing::info!(client = id, "an operator has disconnected the client");
+        return Answer::Done { what: format!("client '{id}' is disconnected; its session stays") };
+    }
+    let error = match live.client(id) {
+        Some(_) => format!("client '{id}' is not connected"),
+        None => format!("no client '{id}' has a session here"),
+    };
+    Answer::Failed { error }
+}
+
+fn revoke(live: &Live, principal: Option<String>, client: Option<String>, end: bool) -> Answer {
+    let whom = match (principal, client) {
+        (Some(_), Some(_)) => {
+            return Answer::Failed { error: "revoke takes a principal or a client, not both".to_owned() };
+        }
+        (Some(principal), None) => Whom::Principal(principal.into()),
+        (None, Some(client)) => Whom::Client(client.into()),
+        (None, None) => Whom::Everyone,
+    };
+    let consequence = if end { Consequence::End(ReasonCode::NotAuthorized) } else { Consequence::AskAgain };
+    let sessions = live.revoke(&whom, consequence);
+    tracing::info!(?whom, end, sessions, "an operator has revoked what was allowed");
+    let follows = if end { "their leases are over" } else { "their subscriptions are authorized again" };
+    Answer::Done { what: format!("{sessions} sessions: {follows}") }
+}
+
 fn plugin_row(plugin: &Plugin) -> PluginRow {
     let config = plugin.config();
     let absent = PluginRow {
         name: config.name.clone(),
         state: PluginState::NotLoaded,
         version: None,
+        kind: None,
         file: config.file.display().to_string(),
         hooks: Vec::new(),
         topics: Vec::new(),
@@ -191,7 +252,12 @@ fn plugin_row(plugin: &Plugin) -> PluginRow {
     let Some(hook) = plugin.serving() else { return absent };
     let (info, stats) = (hook.info(), hook.stats());
     PluginRow {
-        state: if stats.quarantined { PluginState::Quarantined } else { PluginState::Serving },
+        state: match (plugin.is_disabled(), stats.quarantined) {
+            (true, _) => PluginState::Disabled,
+            (false, true) => PluginState::Quarantined,
+            (false, false) => PluginState::Serving,
+        },
+        kind: Some(info.kind.name().to_owned()),
         version: Some(format!("{} {}", info.plugin, info.version)),
         hooks: info.hooks.iter().map(|point| point.name().to_owned()).collect(),
         topics: info.topics,

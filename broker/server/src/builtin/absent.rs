@@ -16,7 +16,7 @@ use weirmq_host::PluginConfig;
 ///
 /// Nobody knows which hook points the plugin would have served. It is taken to serve `authenticate` and
 /// `authorize`, so that nobody gets in because a guard is missing; and every point for which `on_failure` in its
-/// configuration says what is to be done.
+/// configuration says what is to be done. It also stands in for a plugin that an operator has disabled.
 pub struct Absent {
     name: String,
     points: HookPoints,
@@ -29,13 +29,23 @@ impl Absent {
     pub fn new(config: &PluginConfig, why: &str) -> Self {
         let configured = config.on_failure.policies().into_iter().map(|(point, _)| point);
         let points = [HookPoint::Authenticate, HookPoint::Authorize].into_iter().chain(configured).collect();
-        Self { name: config.name.clone(), points, why: Arc::from(why) }
+        Self { name: config.name.clone(), points, why: Arc::from(format!("not loaded: {why}")) }
     }
 
-    /// Why the plugin could not be loaded.
+    /// In the place of the plugin of `config`, which serves `points` and was disabled by an operator. What it decides
+    /// is decided by its failure policies, so that a guard that is disabled lets nobody in; it changes nothing.
+    #[must_use]
+    pub fn disabled(config: &PluginConfig, points: HookPoints) -> Self {
+        let guards =
+            [HookPoint::Authenticate, HookPoint::Authorize, HookPoint::OnSubscribe, HookPoint::OnUnsubscribe];
+        let points = guards.into_iter().filter(|point| points.contains(*point)).collect();
+        Self { name: config.name.clone(), points, why: Arc::from("an operator has disabled it") }
+    }
+
+    /// Why the plugin is not in service.
     #[must_use]
     pub fn why(&self) -> &str {
-        &self.why
+        self.why.strip_prefix("not loaded: ").unwrap_or(&self.why)
     }
 
     fn failure(&self) -> Failure {
@@ -44,7 +54,7 @@ impl Absent {
 }
 
 fn unavailable(why: &str) -> Failure {
-    Failure::new(FailureKind::Unavailable, format!("not loaded: {why}"))
+    Failure::new(FailureKind::Unavailable, why)
 }
 
 impl Hook for Absent {
@@ -102,5 +112,16 @@ mod tests {
         let topic = TopicName::new("a").unwrap();
         assert!(Arc::clone(&absent).on_publish(&topic).is_some(), "for every topic");
         assert_eq!(absent.failure().to_string(), "not in service: not loaded: no file");
+    }
+    #[test]
+    fn a_guard_that_is_disabled_lets_nobody_in_and_a_transform_that_is_changes_nothing() {
+        let config = PluginConfig::new("guard", "guard.wasm");
+        let served =
+            [HookPoint::Authenticate, HookPoint::OnSubscribe, HookPoint::OnPublish, HookPoint::Timer];
+        let disabled = Absent::disabled(&config, served.into_iter().collect());
+        let points: Vec<HookPoint> = disabled.points().iter().collect();
+        assert_eq!(points, [HookPoint::Authenticate, HookPoint::OnSubscribe]);
+        assert_eq!(disabled.failure().to_string(), "not in service: an operator has disabled it");
+        assert_eq!(HookPoint::Authenticate.default_policy(), weirmq_core::hook::Policy::Deny);
     }
 }

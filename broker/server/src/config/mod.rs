@@ -194,6 +194,7 @@ fn read_noting(text: &str, file: &Path, problems: &mut Vec<Problem>) -> Option<C
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut config = tables.resolve(file, folder, listeners);
     config.plugin_host.cache_folder = Some(config.data_folder.join("compiled-plugins"));
+    config.plugin_host.native_folder = Some(config.data_folder.join("native-plugins"));
     checks.sinks(&config, problems);
     Some(config)
 }

@@ -12,6 +12,7 @@ mod admin;
 mod check;
 mod command;
 mod config_errors;
+mod operating;
 mod plugins;
 mod quickstart;
 mod reload;
@@ -31,6 +32,7 @@ use weirmq::reload::{Engine as Swapped, Live, LookAgain, Watcher};
 use weirmq::signals::{Shutdown, ShutdownTrigger};
 use weirmq_core::broker::ClientInfo;
 use weirmq_core::hook::{Chains, HookPoint};
+use weirmq_host::{Consequence, Whom};
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,6 +91,14 @@ impl Swapped for Engine {
 
     fn client(&self, _: &str) -> Option<ClientInfo> {
         None
+    }
+
+    fn kick(&self, client_id: &str) -> bool {
+        client_id == "connected"
+    }
+
+    fn revoke(&self, whom: &Whom, _: Consequence) -> usize {
+        if *whom == Whom::Everyone { 7 } else { 1 }
     }
 }
 
