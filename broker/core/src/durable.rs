@@ -6,11 +6,13 @@
 //!
 //! # Layout
 //! - this file: the seam
+//! - [`backend`]: a key-value engine that a store can stand on
 //! - [`event`]: what can be said
 //! - [`keys`]: keys and values, and changes of them that come true with a message
 //! - `keeper`: the journal as the broker uses it
 //! - `ledger`: what a batch of work has to record
 
+pub mod backend;
 pub mod event;
 pub(crate) mod keeper;
 pub mod keys;

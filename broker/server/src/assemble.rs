@@ -249,9 +249,9 @@ enum Place {
 #[derive(Debug, Clone)]
 pub enum Loaded {
     /// A plugin that was not there serves now.
-    First(weirmq_host::PluginInfo),
+    First(Box<weirmq_host::PluginInfo>),
     /// Another version serves.
-    Replaced(Change),
+    Replaced(Box<Change>),
 }
 
 impl Plugin {
@@ -279,12 +279,12 @@ impl Plugin {
         *self.seen.lock() = Fingerprint::of(&self.config.file);
         let place = self.place.lock().clone();
         match place {
-            Place::Serving(hook) => hook.reload().map(Loaded::Replaced),
+            Place::Serving(hook) => hook.reload().map(|change| Loaded::Replaced(Box::new(change))),
             Place::Absent(_) => match self.host.load(&self.config) {
                 Ok(hook) => {
                     let info = hook.info();
                     *self.place.lock() = Place::Serving(hook);
-                    Ok(Loaded::First(info))
+                    Ok(Loaded::First(Box::new(info)))
                 }
                 Err(error) => {
                     let absent = Absent::new(&self.config, &error.to_string());

@@ -1,13 +1,18 @@
-//! What comes back after a restart: the engine on the log and on its memory twin, with virtual time and without a socket.
+//! What comes back after a restart: the engine on the log, on its memory twin and on a key-value backend, with virtual time and without a socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "../../core/tests/support/mod.rs"]
 mod support;
 
+#[path = "../../store/tests/support/map_backend.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the store's tests")]
+mod map_backend;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use map_backend::MapBackend;
 use support::*;
 use weirmq::durable::{Restored, restore};
 use weirmq_core::broker::Settings;
@@ -17,18 +22,23 @@ use weirmq_core::message::Message;
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::TopicName;
 use weirmq_sinks::{SinkSet, SinksConfig};
-use weirmq_store::{Config, Durability, LogStore, MemoryStore, Store};
+use weirmq_store::{Config, Durability, KvStore, LogStore, MemoryStore, Store};
 use weirmq_wire::{Packet, PacketType, Publish, QoS, ReasonCode};
 
 /// A store that outlives the broker on it.
 enum Disk {
     Log(tempfile::TempDir),
     Memory(Arc<MemoryStore>),
+    Backend(MapBackend),
 }
 
 impl Disk {
-    fn all() -> [Self; 2] {
-        [Self::Log(tempfile::tempdir().unwrap()), Self::Memory(Arc::default())]
+    fn all() -> [Self; 3] {
+        [
+            Self::Log(tempfile::tempdir().unwrap()),
+            Self::Memory(Arc::default()),
+            Self::Backend(MapBackend::default()),
+        ]
     }
 
     /// A broker on what is there, `after_s` seconds after the first.
@@ -49,6 +59,10 @@ impl Disk {
                 // Whether it is on the disk is the store's tests' affair.
                 let config = Config { durability: Durability::Os, ..Config::default() };
                 let store = Arc::new(LogStore::open(folder.path(), config).unwrap());
+                start_on(Arc::clone(&store) as _, &*store)
+            }
+            Self::Backend(map) => {
+                let store = Arc::new(KvStore::open("map", Arc::new(map.clone()), 1 << 20).unwrap());
                 start_on(Arc::clone(&store) as _, &*store)
             }
             Self::Memory(store) => start_on(Arc::clone(store) as _, &**store),

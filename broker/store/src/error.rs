@@ -116,6 +116,24 @@ pub enum OpenError {
         /// The newest format that is known.
         version_max: u16,
     },
+    /// The backend that a store is to stand on does not do its part.
+    #[error("the store backend {name} failed: {cause}; remove the cause, or configure another backend")]
+    Backend {
+        /// What it is called.
+        name: Arc<str>,
+        /// What it said.
+        cause: Arc<str>,
+    },
+    /// What a backend has is not what was put there.
+    #[error("the store backend {name} is damaged at the key {key}: {what}; restore it from a backup")]
+    BackendDamaged {
+        /// What it is called.
+        name: Arc<str>,
+        /// Which key, escaped.
+        key: String,
+        /// What is wrong there.
+        what: &'static str,
+    },
     /// There is no store in it.
     #[error("{path} has no store in it; name the folder that has the file durable.mark")]
     NoStore {

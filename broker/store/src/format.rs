@@ -12,8 +12,8 @@ use weirmq_core::topic::TopicName;
 
 use crate::codec::{Malformed, Reader, put_bytes, put_text, put_varint};
 use crate::event::{
-    Event, Number, PacketId, Published, RetainChange, SessionHeader, Stage, StoredMessage, StoredWill,
-    Subscription,
+    Event, Number, PacketId, Published, Recipient, RetainChange, SessionHeader, Stage, StoredMessage,
+    StoredWill, Subscription,
 };
 
 /// Kind and length.
@@ -308,10 +308,15 @@ fn write_published(published: &Published, out: &mut Vec<u8>) {
     }
     put_varint(out, published.recipients.len() as u64);
     for recipient in &published.recipients {
-        write_recipient_head(&recipient.client, recipient.qos, recipient.retain, recipient.stage, out);
-        put_varint(out, recipient.identifiers.len() as u64);
-        recipient.identifiers.iter().for_each(|identifier| put_varint(out, (*identifier).into()));
+        write_recipient(recipient, out);
     }
+}
+
+/// Appends who is to have a message, and how.
+pub(crate) fn write_recipient(recipient: &Recipient, out: &mut Vec<u8>) {
+    write_recipient_head(&recipient.client, recipient.qos, recipient.retain, recipient.stage, out);
+    put_varint(out, recipient.identifiers.len() as u64);
+    recipient.identifiers.iter().for_each(|identifier| put_varint(out, (*identifier).into()));
 }
 
 impl<'a> PublishedView<'a> {
@@ -367,7 +372,7 @@ fn write_recipient_head(client: &str, qos: QoS, retain: bool, stage: Stage, out:
 }
 
 impl<'a> RecipientView<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         let client = reader.text()?;
         let flags = reader.u8()?;
         let stage = match flags & (RECIPIENT_UNDER_WAY | RECIPIENT_RELEASED) {
@@ -403,14 +408,14 @@ impl<'a> RecipientView<'a> {
 const NO_LOCAL: u8 = 4;
 const RETAIN_AS_PUBLISHED: u8 = 8;
 
-fn write_subscription(subscription: &Subscription, out: &mut Vec<u8>) {
+pub(crate) fn write_subscription(subscription: &Subscription, out: &mut Vec<u8>) {
     let no_local = if subscription.no_local { NO_LOCAL } else { 0 };
     let retain = if subscription.retain_as_published { RETAIN_AS_PUBLISHED } else { 0 };
     out.push(subscription.qos.as_u8() | no_local | retain);
     put_varint(out, subscription.identifier.map_or(0, NonZeroU32::get).into());
 }
 
-fn read_subscription(body: &mut Reader<'_>) -> Result<Subscription, Malformed> {
+pub(crate) fn read_subscription(body: &mut Reader<'_>) -> Result<Subscription, Malformed> {
     let flags = body.u8()?;
     let identifier =
         u32::try_from(body.varint()?).map_err(|_| Malformed("a subscription identifier is too large"))?;
@@ -426,7 +431,7 @@ const ENDS_AT: u8 = 1;
 const WILL: u8 = 2;
 const WILL_DUE: u8 = 4;
 
-fn write_session(session: &SessionHeader, out: &mut Vec<u8>) {
+pub(crate) fn write_session(session: &SessionHeader, out: &mut Vec<u8>) {
     put_text(out, &session.principal);
     out.extend_from_slice(&session.expiry_s.to_le_bytes());
     let ends_at = if session.ends_at_unix_ms.is_some() { ENDS_AT } else { 0 };
@@ -441,7 +446,7 @@ fn write_session(session: &SessionHeader, out: &mut Vec<u8>) {
     }
 }
 
-fn read_session(body: &mut Reader<'_>) -> Result<SessionHeader, Malformed> {
+pub(crate) fn read_session(body: &mut Reader<'_>) -> Result<SessionHeader, Malformed> {
     let principal = Arc::from(body.text()?);
     let expiry_s = body.u32()?;
     let flags = body.u8()?;
@@ -488,7 +493,7 @@ const PUBLISHER_RULE: u8 = 1;
 const PUBLISHER_PLUGIN: u8 = 2;
 const PUBLISHER_BROKER: u8 = 3;
 
-fn write_message(message: &StoredMessage, out: &mut Vec<u8>) {
+pub(crate) fn write_message(message: &StoredMessage, out: &mut Vec<u8>) {
     put_text(out, &message.topic);
     let publisher = match &message.publisher {
         Publisher::Client { .. } => PUBLISHER_CLIENT,

@@ -5,9 +5,10 @@ use std::task::{Context, Poll};
 use weirmq_core::durable::{Journal, NotKept, Position, Receipt, Records, Waiter};
 
 use crate::error::StoreError;
+use crate::kv::KvStore;
 use crate::log_store::LogStore;
 use crate::memory::MemoryStore;
-use crate::ticket::Ticket;
+use crate::ticket::{Level, Ticket};
 
 impl From<StoreError> for NotKept {
     fn from(error: StoreError) -> Self {
@@ -45,6 +46,32 @@ impl Journal for LogStore {
     fn forget(&self, position: Position, waiter: Waiter) {
         if let Some(key) = waiter.0 {
             self.shared.progress.forget(self.shared.acknowledged_at(), position, key);
+        }
+    }
+}
+
+impl Journal for KvStore {
+    fn append(&self, records: &Records) -> Result<Receipt, NotKept> {
+        receipt(&self.shared.append(records.iter()))
+    }
+
+    fn position(&self) -> Position {
+        self.shared.sequence()
+    }
+
+    fn poll_kept(
+        &self,
+        position: Position,
+        waiter: &mut Waiter,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), NotKept>> {
+        let polled = self.shared.progress.poll(Level::Durable, position, &mut waiter.0, context.waker());
+        polled.map(|outcome| outcome.map_err(NotKept::from))
+    }
+
+    fn forget(&self, position: Position, waiter: Waiter) {
+        if let Some(key) = waiter.0 {
+            self.shared.progress.forget(Level::Durable, position, key);
         }
     }
 }

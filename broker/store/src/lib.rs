@@ -23,6 +23,7 @@
 //! - `compact`: copying forward what is live, giving back the rest
 //! - `state`, `read`: the reducer from events to state, and its index; reading back what the index points to
 //! - `format`, `frame`, `segment`, `mark`, `codec`: bytes; the format of the README
+//! - `kv`: the [`Store`] on a key-value backend
 //! - `memory`: the twin without a disk
 #![forbid(unsafe_code)]
 
@@ -37,6 +38,7 @@ mod folder;
 mod format;
 mod frame;
 mod journal;
+mod kv;
 mod log_store;
 mod mark;
 mod memory;
@@ -55,6 +57,7 @@ pub use backup::{Backup, BackupError};
 pub use compact::CompactStep;
 pub use config::{Compaction, Config, Durability, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::{OpenError, StoreError};
+pub use kv::KvStore;
 pub use log_store::{LogStore, Stats};
 pub use memory::MemoryStore;
 pub use read_only::{ReadOnlyStats, ReadOnlyStore};

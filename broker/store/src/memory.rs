@@ -18,32 +18,32 @@ use crate::ticket::Ticket;
 /// A store in memory: every ticket has resolved, and nothing survives the process.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    held: Mutex<Held>,
+    pub(crate) held: Mutex<Held>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    last_number: Number,
-    sessions: BTreeMap<Arc<str>, Session>,
-    retained: BTreeMap<Arc<str>, Arc<StoredMessage>>,
-    sinks: BTreeMap<Arc<str>, BTreeMap<Number, Bytes>>,
-    keys: BTreeMap<Arc<str>, BTreeMap<Bytes, Bytes>>,
+pub(crate) struct Held {
+    pub(crate) last_number: Number,
+    pub(crate) sessions: BTreeMap<Arc<str>, Session>,
+    pub(crate) retained: BTreeMap<Arc<str>, Arc<StoredMessage>>,
+    pub(crate) sinks: BTreeMap<Arc<str>, BTreeMap<Number, Bytes>>,
+    pub(crate) keys: BTreeMap<Arc<str>, BTreeMap<Bytes, Bytes>>,
 }
 
 #[derive(Debug, Default)]
-struct Session {
-    header: Option<SessionHeader>,
-    subscriptions: BTreeMap<Arc<str>, Subscription>,
-    queue: BTreeMap<Number, Waiting>,
-    taken: std::collections::BTreeSet<PacketId>,
+pub(crate) struct Session {
+    pub(crate) header: Option<SessionHeader>,
+    pub(crate) subscriptions: BTreeMap<Arc<str>, Subscription>,
+    pub(crate) queue: BTreeMap<Number, Waiting>,
+    pub(crate) taken: std::collections::BTreeSet<PacketId>,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    message: Arc<StoredMessage>,
-    identifiers: Arc<[u32]>,
-    delivery: QoSAndRetain,
-    stage: Stage,
+pub(crate) struct Waiting {
+    pub(crate) message: Arc<StoredMessage>,
+    pub(crate) identifiers: Arc<[u32]>,
+    pub(crate) delivery: QoSAndRetain,
+    pub(crate) stage: Stage,
 }
 
 impl MemoryStore {
@@ -66,7 +66,8 @@ impl MemoryStore {
 }
 
 impl Held {
-    fn apply(&mut self, event: &Event, number: Number) {
+    /// What `event` comes to, where its number is this.
+    pub(crate) fn apply(&mut self, event: &Event, number: Number) {
         match event {
             Event::SessionSet { client, session } => self.session(client).header = Some(session.clone()),
             Event::SessionEnded { client } => drop(self.sessions.remove(client)),

@@ -1,14 +1,17 @@
-//! The log, the memory twin and redb are told the same, and must hold the same: through restarts, power loss
+//! The log, the memory twin, redb and the store on a key-value backend are told the same, and must hold the same: through restarts, power loss
 //! and compaction.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop where they fail")]
 
 mod support;
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
+use support::map_backend::MapBackend;
 use support::sim::{Loss, SimDisk};
 use support::{open, records_before, redb_store::RedbStore, snapshot, twin, words};
-use weirmq_store::{CompactStep, Event, LogStore, MemoryStore, Store, Ticket};
+use weirmq_store::{CompactStep, Event, KvStore, LogStore, MemoryStore, Store, Ticket};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -35,21 +38,25 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-struct Three {
+struct Four {
     disk: SimDisk,
     log: LogStore,
     memory: MemoryStore,
     redb: RedbStore,
+    map: MapBackend,
+    kv: KvStore,
     records: Vec<Vec<Event>>,
     tickets: Vec<Ticket>,
 }
 
-impl Three {
+impl Four {
     fn new() -> Self {
         let disk = SimDisk::default();
         let log = open(&disk);
         let (memory, redb) = (MemoryStore::new(), RedbStore::new());
-        Self { disk, log, memory, redb, records: Vec::new(), tickets: Vec::new() }
+        let map = MapBackend::default();
+        let kv = open_kv(&map);
+        Self { disk, log, memory, redb, map, kv, records: Vec::new(), tickets: Vec::new() }
     }
 
     fn append(&mut self, record: Vec<Event>, waits: bool) {
@@ -63,6 +70,7 @@ impl Three {
         }
         assert_eq!(self.memory.append(&record).number(), number);
         assert_eq!(self.redb.append(&record).number(), number);
+        assert_eq!(self.kv.append(&record).number(), number);
         self.records.push(record);
     }
 
@@ -71,6 +79,8 @@ impl Three {
         drop(std::mem::replace(&mut self.log, open(&other)));
         self.log = open(&self.disk);
         self.tickets.clear();
+        drop(std::mem::replace(&mut self.kv, open_kv(&MapBackend::default())));
+        self.kv = open_kv(&self.map);
     }
 
     /// The power is lost now: what is acknowledged stays, of the rest a prefix.
@@ -90,13 +100,24 @@ impl Three {
         for record in &self.records {
             self.redb.append(record).wait().unwrap();
         }
+        // It loses its power in tests/kv.rs; here it follows the log.
+        self.map = MapBackend::default();
+        self.kv = open_kv(&self.map);
+        for record in &self.records {
+            drop(self.kv.append(record));
+        }
     }
 
     fn compare(&self) {
         let log = snapshot(&self.log);
         pretty_assertions(&log, &snapshot(&self.memory));
         pretty_assertions(&log, &snapshot(&self.redb));
+        pretty_assertions(&log, &snapshot(&self.kv));
     }
+}
+
+fn open_kv(map: &MapBackend) -> KvStore {
+    KvStore::open("map", Arc::new(map.clone()), 1 << 30).unwrap()
 }
 
 fn pretty_assertions(left: &weirmq_store::Snapshot, right: &weirmq_store::Snapshot) {
@@ -107,50 +128,50 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn log_memory_and_redb_hold_the_same_through_restarts_power_loss_and_compaction(steps in vec(step(), 1..80)) {
-        let mut three = Three::new();
+    fn all_stores_hold_the_same_through_restarts_power_loss_and_compaction(steps in vec(step(), 1..80)) {
+        let mut four = Four::new();
         for step in steps {
             match step {
                 Step::Append(record, waits) => {
-                    three.append(record, waits);
+                    four.append(record, waits);
                     continue;
                 }
                 Step::Compact(steps) => {
                     for _ in 0..steps {
-                        three.log.compact_step().unwrap();
+                        four.log.compact_step().unwrap();
                     }
                 }
-                Step::Restart => three.restart(),
-                Step::PowerLoss(loss) => three.power_loss(loss),
+                Step::Restart => four.restart(),
+                Step::PowerLoss(loss) => four.power_loss(loss),
             }
-            three.compare();
+            four.compare();
         }
-        three.compare();
-        three.power_loss(Loss::All);
-        three.compare();
+        four.compare();
+        four.power_loss(Loss::All);
+        four.compare();
     }
 
     #[test]
     fn a_log_that_is_compacted_all_the_way_holds_the_same_and_little_else(records in vec(words::record(), 1..120)) {
-        let mut three = Three::new();
+        let mut four = Four::new();
         for record in records {
-            three.append(record, false);
+            four.append(record, false);
         }
         for _ in 0..2 {
-            let last = three.log.stats().segments;
+            let last = four.log.stats().segments;
             let mut given_back = 0;
             while given_back + 1 < last {
-                match three.log.compact_step().unwrap() {
+                match four.log.compact_step().unwrap() {
                     CompactStep::GaveBack { .. } => given_back += 1,
                     CompactStep::Copied { .. } => {}
                     CompactStep::Idle => break,
                 }
             }
-            three.compare();
-            three.restart();
-            three.compare();
+            four.compare();
+            four.restart();
+            four.compare();
         }
-        let stats = three.log.stats();
+        let stats = four.log.stats();
         prop_assert!(
             stats.log_bytes <= stats.live_bytes + 4 * u64::from(weirmq_store::SEGMENT_BYTES_MIN),
             "{stats:?}"

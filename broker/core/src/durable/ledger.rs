@@ -192,6 +192,8 @@ pub(crate) struct Ledger {
     more_holds: Vec<Arc<Hold>>,
     /// Whose connections look at what they hold once it is recorded.
     held_for: Vec<Arc<Outbox>>,
+    /// Where the last of it is recorded so far.
+    held_at: Option<Position>,
     /// What is being recorded. Empty between commits; kept for its memory.
     records: Records,
     /// Which of its events somebody wants the number of, and of which sink they are a record.
@@ -212,6 +214,7 @@ impl Ledger {
             hold: None,
             more_holds: Vec::new(),
             held_for: Vec::new(),
+            held_at: None,
             records: Records::default(),
             slots: Vec::new(),
         }
@@ -336,12 +339,17 @@ impl Ledger {
             // Others have recorded the changes meanwhile; what they wait for is waited for here too.
             outcome = Some(Ok(keeper.journal().position()));
         }
-        let position = outcome.as_ref().and_then(|outcome| outcome.as_ref().ok()).copied();
-        for hold in self.hold.take().into_iter().chain(self.more_holds.drain(..)) {
-            hold.set(position);
+        match &outcome {
+            Some(Err(_)) => self.let_go(None),
+            Some(Ok(position)) => self.held_at = Some(*position),
+            None => {}
         }
-        for outbox in self.held_for.drain(..) {
-            outbox.wake();
+        if self.marks.is_empty() {
+            self.let_go(self.held_at);
+        } else {
+            // What is held may be a message that somebody else is about to record: that it is under way can be recorded
+            // then, and must be before it is sent.
+            self.held_for.iter().for_each(|outbox| outbox.wake());
         }
         if let Some(outcome) = outcome.filter(|_| std::mem::take(&mut self.is_awaited)) {
             self.wait_for(outcome);
@@ -351,6 +359,17 @@ impl Ledger {
         self.marks.shrink_to(KEPT_MAX);
         self.slots.shrink_to(KEPT_MAX);
         self.records.shrink_to(KEPT_MAX);
+    }
+
+    /// What is held is recorded at `position`, or was not taken.
+    fn let_go(&mut self, position: Option<Position>) {
+        for hold in self.hold.take().into_iter().chain(self.more_holds.drain(..)) {
+            hold.set(position);
+        }
+        for outbox in self.held_for.drain(..) {
+            outbox.wake();
+        }
+        self.held_at = None;
     }
 
     /// Makes records of the entries.
@@ -429,6 +448,14 @@ impl Ledger {
             false
         });
         records.end();
+    }
+}
+
+impl Drop for Ledger {
+    /// Nobody records the rest any more. What is held is sent with what is recorded by now.
+    fn drop(&mut self) {
+        let position = self.keeper.journal().position();
+        self.let_go(Some(position));
     }
 }
 

@@ -204,7 +204,7 @@ fn quotas_are_part_of_the_lease() {
 }
 
 /// An HTTP server that answers each request with `answer`, as long as it is asked.
-fn server(answer: impl Fn(&str) -> String + Send + 'static) -> u16 {
+pub(crate) fn server(answer: impl Fn(&str) -> String + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -234,7 +234,7 @@ fn server(answer: impl Fn(&str) -> String + Send + 'static) -> u16 {
     port
 }
 
-fn ok(body: &str) -> String {
+pub(crate) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 

@@ -163,6 +163,31 @@ fn python_completes_readings() {
     assert!(refusal("python", &json!({ "devices": { "a": 1 } })).starts_with("devices.a: "));
 }
 
+/// Long enough for every collector of garbage to run several times.
+const MANY: usize = 20_000;
+
+#[test]
+fn go_collects_its_garbage_while_it_serves() {
+    let folder = folder();
+    let plugin = example("go", &folder, &json!({ "publish": ["devices/{client_id}/#"] })).unwrap();
+    let topic = format!("devices/client-1/{}", "x".repeat(1_000));
+    for call in 0..MANY {
+        assert_eq!(authorize(&plugin, &topic), Ok(Decision::Allow), "call {call}");
+    }
+}
+
+#[test]
+fn javascript_and_python_collect_their_garbage_while_they_serve() {
+    let folders = [folder(), folder()];
+    let tokens = json!({ "tokens": { "tok-1": { "principal": "press-1" } } });
+    let js = example("js", &folders[0], &tokens).unwrap();
+    let python = example("python", &folders[1], &json!({})).unwrap();
+    for _ in 0..MANY / 10 {
+        assert!(matches!(authenticate(&js, request("any", "tok-1")), Ok(Authentication::Allow { .. })));
+        replaced(&python, "sensors/a/reading", br#"{"celsius": 21.5, "humidity": 45}"#);
+    }
+}
+
 #[test]
 fn go_decides_by_topic_template() {
     let folder = folder();

@@ -260,6 +260,8 @@ impl Task {
         let write_rest = async {
             while outbox.bytes() > 0 && socket.stream.writable().await.is_ok() {
                 outbox.resume();
+                // Time runs out only for one that gives way.
+                tokio::task::consume_budget().await;
             }
         };
         // A client that does not read its last frames has lost them.

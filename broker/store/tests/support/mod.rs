@@ -9,6 +9,7 @@
     reason = "each test uses its part, and one that meets what it does not expect should stop there"
 )]
 
+pub mod map_backend;
 pub mod redb_store;
 pub mod sim;
 pub mod words;

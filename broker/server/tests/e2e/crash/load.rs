@@ -134,7 +134,7 @@ impl Load {
         (load, broker)
     }
 
-    /// Everybody; the first is the one with a will.
+    /// Everybody: the one with a will, the one that asks for subscriptions, and the others.
     fn clients(&mut self) -> impl Iterator<Item = &mut dyn Client> {
         let publishers = self.publishers.iter_mut().map(|client| client as &mut dyn Client);
         let subscribers = self.subscribers.iter_mut().map(|client| client as &mut dyn Client);
@@ -251,12 +251,7 @@ impl Load {
         }
         self.hold_repetitions();
         self.look_at_retained(broker.address);
-        // Whose ping is answered, their last acknowledgements were taken.
-        self.clients().skip(1).for_each(|client| client.session().ping());
-        while !self.clients().all(|client| client.session().is_answered) {
-            assert!(Instant::now() < deadline, "a ping is not answered");
-            rest_unless(self.clients().map(|client| client.listen(64)).sum());
-        }
+        while !self.is_quiet(deadline) {}
         broker.signal("TERM");
         self.see_them_off(false);
         assert_eq!(broker.ended().code(), Some(0));
@@ -267,6 +262,22 @@ impl Load {
             .filter(|line| line.starts_with("{\"message\"") || line.starts_with("{\"sink"))
             .collect();
         assert!(export.contains("steady") && left.is_empty(), "is left: {left:#?}");
+    }
+
+    /// Whether nothing more comes, repetitions included. Whose ping is answered, their last acknowledgements were taken.
+    fn is_quiet(&mut self, deadline: Instant) -> bool {
+        let mut dice = self.dice.fork();
+        let mut is_quiet = self.subscribers.iter().all(Subscriber::is_settled);
+        self.clients().skip(1).for_each(|client| client.session().ping());
+        while !self.clients().all(|client| client.session().is_answered) {
+            assert!(Instant::now() < deadline, "it does not become quiet");
+            // The one that goes on asking for subscriptions is not waited for.
+            self.wanderer.listen(64);
+            let came = self.clients().skip(2).map(|client| client.step(&mut dice)).sum();
+            is_quiet &= came == 0;
+            rest_unless(came);
+        }
+        is_quiet
     }
 
     /// What is not as it must be at last.
