@@ -7,16 +7,17 @@ use crate::bindings::authenticate::exports::weirmq::plugin::authenticate;
 use crate::bindings::authorize::exports::weirmq::plugin::authorize;
 use crate::bindings::base::exports::weirmq::plugin::guest;
 use crate::bindings::base::weirmq::plugin::types::{FilterVerdict, Identity, Message, Qos};
-use crate::bindings::on_deliver::exports::weirmq::plugin::on_deliver;
-use crate::bindings::persistence::exports::weirmq::plugin::persistence;
-use crate::bindings::timer::exports::weirmq::plugin::timer;
 use crate::bindings::lifecycle::exports::weirmq::plugin::lifecycle;
+use crate::bindings::on_deliver::exports::weirmq::plugin::on_deliver;
 use crate::bindings::on_publish::exports::weirmq::plugin::on_publish;
 use crate::bindings::on_subscribe::exports::weirmq::plugin::on_subscribe;
 use crate::bindings::on_unsubscribe::exports::weirmq::plugin::on_unsubscribe;
+use crate::bindings::persistence::exports::weirmq::plugin::persistence;
+use crate::bindings::timer::exports::weirmq::plugin::timer;
 use crate::host::{self, Level};
 use crate::{
-    Authenticate, Authorize, Lifecycle, OnDeliver, OnPublish, OnSubscribe, OnUnsubscribe, Persistence, Plugin, Timer,
+    Authenticate, Authorize, Lifecycle, OnDeliver, OnPublish, OnSubscribe, OnUnsubscribe, Persistence,
+    Plugin, Timer,
 };
 
 /// A plugin that [`crate::export!`] was called for.

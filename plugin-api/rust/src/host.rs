@@ -3,10 +3,10 @@
 //! A plugin that calls what needs a grant ([`secret`], [`keys`], [`publish`], [`send`], [`revoke`]) is only loaded
 //! where the operator grants it.
 
+use crate::Draft;
 use crate::bindings::base::weirmq::plugin::{
     clock, config, http, key_value, log, metrics, publish as publishing, random, revoke as revoking, secrets,
 };
-use crate::Draft;
 
 pub use http::{Error as HttpError, Request, Response};
 pub use key_value::Error as KeyError;

@@ -60,8 +60,8 @@ pub use bindings::authorize::exports::weirmq::plugin::authorize::{
     Action, Decision, PublishAction, SubscribeAction,
 };
 pub use bindings::base::weirmq::plugin::types::{
-    ClientPublisher, Content, Denial, Draft, FilterVerdict, Identity, Lease, Message, Pair, Properties, PublishRight,
-    Publisher, Qos, Quotas, Rights, SubscribeRight, Version,
+    ClientPublisher, Content, Denial, Draft, FilterVerdict, Identity, Lease, Message, Pair, Properties,
+    PublishRight, Publisher, Qos, Quotas, Rights, SubscribeRight, Version,
 };
 pub use bindings::lifecycle::exports::weirmq::plugin::lifecycle::{
     Connected, Delivery, Disconnected, Dropped, Event, EventKind,
@@ -264,7 +264,13 @@ impl FilterVerdict {
 impl Lease {
     /// A lease for `principal` that says nothing about rights and does not expire.
     pub fn new(principal: impl Into<String>) -> Self {
-        Self { principal: principal.into(), attributes: Vec::new(), expires_in_seconds: None, rights: None, quotas: None }
+        Self {
+            principal: principal.into(),
+            attributes: Vec::new(),
+            expires_in_seconds: None,
+            rights: None,
+            quotas: None,
+        }
     }
 
     /// The same with `rights` as the whole answer to what the client may do.

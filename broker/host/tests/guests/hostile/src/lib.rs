@@ -264,7 +264,8 @@ impl Lifecycle for Hostile {
             ("message-delivered", EventKind::MessageDelivered),
             ("message-acked", EventKind::MessageAcked),
         ];
-        let wanted = |name: &str| self.config.events.is_empty() || self.config.events.iter().any(|own| own == name);
+        let wanted =
+            |name: &str| self.config.events.is_empty() || self.config.events.iter().any(|own| own == name);
         all.into_iter().filter(|(name, _)| wanted(name)).map(|(_, kind)| kind).collect()
     }
 
