@@ -230,7 +230,7 @@ impl Manifest {
         let several =
             |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(" ")));
         let flags = [("key-value", self.key_value), ("revoke", self.revoke)];
-        let flags = flags.into_iter().filter_map(|(what, asked)| asked.then(|| what.to_owned()));
+        let flags = flags.into_iter().filter(|(_, asked)| *asked).map(|(what, _)| what.to_owned());
         [("http", &self.http), ("publish", &self.publish), ("secrets", &self.secrets)]
             .into_iter()
             .filter_map(|(what, names)| several(what, names))

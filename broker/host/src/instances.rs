@@ -12,6 +12,7 @@ use crate::instance::{Blueprint, Instance, Place};
 use crate::native;
 
 /// A live instance, of either kind.
+#[expect(clippy::large_enum_variant, reason = "each stands in a box of its own")]
 pub(crate) enum Live {
     /// Of a component.
     Wasm(Instance),
@@ -20,6 +21,7 @@ pub(crate) enum Live {
 }
 
 /// What live instances are made from.
+#[expect(clippy::large_enum_variant, reason = "there is one per version of a plugin")]
 pub(crate) enum Origin {
     /// A component.
     Wasm(Blueprint),
