@@ -7,7 +7,7 @@
 //!
 //! # Layout
 //! - this file: what there is to call
-//! - [`lay`]: the component that serves WASI, as much of it as a given component asks for
+//! - `lay`: the component that serves WASI, as much of it as a given component asks for
 //! - `floor.wat`, `floor.wit`: its code, and what it stands on
 
 #![forbid(unsafe_code)]
