@@ -123,7 +123,7 @@ impl Broker {
     }
 
     /// A broker that keeps in `journal` what must outlive it. What is there already is brought back with
-    /// [`Broker::restore`].
+    /// [`Broker::restore_session`] and its like.
     pub fn with_journal(settings: Settings, sinks: Arc<dyn Sinks>, journal: Arc<dyn Journal>) -> Arc<Self> {
         Self::build(settings, sinks, Some(journal))
     }

@@ -1,6 +1,6 @@
 //! What must outlive the process, and the seam to whoever keeps it.
 //!
-//! The broker says what came true in [`Event`](event::Event)s, hands them over as [`Records`] and goes on. What it
+//! The broker says what came true in [`Event`]s, hands them over as [`Records`] and goes on. What it
 //! must not promise before it is kept (an acknowledgement, a QoS 2 message that is sent) waits for the position of
 //! its record. The log's order is one for all: what waits for a position has everything before it too.
 //!
