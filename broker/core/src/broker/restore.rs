@@ -1,5 +1,6 @@
 //! What is brought back after a restart, before the first client is let in.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -118,8 +119,10 @@ impl Broker {
             };
             state.will = header.will;
             state.unreleased.extend(taken.into_iter().map(|id| (id, 0)));
+            let mut overtaken = Overtaken::default();
             for message in messages {
                 let KeptMessage { number, message, qos, retain, identifiers, stage } = message;
+                let stage = overtaken.in_turn(&message, qos, stage);
                 let slot = Some(Arc::new(Slot::of(number)));
                 let identifiers = Some(identifiers).filter(|identifiers| !identifiers.is_empty());
                 state.outbound.restore(Parcel { message, qos, retain, identifiers, slot }, stage);
@@ -151,6 +154,26 @@ impl Broker {
         if !message.is_expired(now.at) {
             // What is over a limit that was lowered is counted.
             self.retain(message, now);
+        }
+    }
+}
+
+/// Who has messages waiting for a session: one of theirs that is under way behind them was never sent, because it would
+/// have been sent after them. What was recorded last of those before it was lost with the process.
+#[derive(Default)]
+struct Overtaken(HashSet<(Arc<str>, QoS)>);
+
+impl Overtaken {
+    /// How far a message is to be taken to be, so that the order of its publisher is kept `[MQTT-4.6.0-6]`.
+    fn in_turn(&mut self, message: &Message, qos: QoS, stage: Stage) -> Stage {
+        let Some(publisher) = message.publisher.client_id() else { return stage };
+        match stage {
+            Stage::Waiting => {
+                self.0.insert((Arc::clone(publisher), qos));
+                stage
+            }
+            Stage::UnderWay(_) if self.0.contains(&(Arc::clone(publisher), qos)) => Stage::Waiting,
+            Stage::UnderWay(_) | Stage::Released(_) => stage,
         }
     }
 }

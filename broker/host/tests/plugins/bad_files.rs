@@ -22,7 +22,7 @@ fn load_bytes(bytes: &[u8]) -> LoadError {
 
 #[test]
 fn what_is_not_webassembly() {
-    for bytes in [&b""[..], b"\0asm", b"#!/bin/sh\n", b"\x7fELF\x02\x01\x01\0\0\0"] {
+    for bytes in [&b""[..], b"\0asm", b"#!/bin/sh\n"] {
         let error = load_bytes(bytes);
         assert!(matches!(error, LoadError::NotWasm { .. }), "{error}");
     }
