@@ -11,12 +11,14 @@
 //! - [`keys`]: keys and values, and changes of them that come true with a message
 //! - `keeper`: the journal as the broker uses it
 //! - `ledger`: what a batch of work has to record
+//! - `slot`: the number of something that is to be recorded, and what waits for that
 
 pub mod backend;
 pub mod event;
 pub(crate) mod keeper;
 pub mod keys;
 pub(crate) mod ledger;
+pub(crate) mod slot;
 
 pub use keeper::Kept;
 

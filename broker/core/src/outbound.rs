@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::counters::DropReason;
 use crate::durable::Position;
 use crate::durable::event::Stage;
-use crate::durable::ledger::{Held, Hold, MarkKind, Slot};
+use crate::durable::slot::{Held, Hold, MarkKind, Slot};
 use crate::limits::{Limits, QueueFull};
 use crate::message::{Message, QoS};
 use crate::plan::Grant;
@@ -85,6 +85,15 @@ pub(crate) enum NextReplay {
     Send(Arc<Message>, Grant),
 }
 
+/// How it is recorded that a message is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// In its own record, which is to come.
+    WithIt,
+    /// In a record of its own: the message waited before.
+    Beside,
+}
+
 /// A message that has a packet identifier.
 #[derive(Debug)]
 struct Inflight {
@@ -149,7 +158,7 @@ impl Outbound {
             (Some(live), QoS::AtMostOnce) if live.outbox.is_closed() => Err(DropReason::NoReceiverOnline),
             (Some(_), QoS::AtMostOnce) => Err(DropReason::SlowConsumer),
             (Some(live), _) if self.may_start(live) => {
-                self.start(live, parcel, now, batch).map(Stage::UnderWay)
+                self.start(live, parcel, Said::WithIt, now, batch).map(Stage::UnderWay)
             }
             (live, _) => {
                 if let Some(live) = live.filter(|live| !live.has_room()) {
@@ -224,7 +233,9 @@ impl Outbound {
     ) -> Result<Stage, DropReason> {
         match parcel.qos {
             QoS::AtMostOnce => live.send(&parcel, None, false, now, batch).map(|()| Stage::Waiting),
-            _ if self.may_start(live) => self.start(live, parcel, now, batch).map(Stage::UnderWay),
+            _ if self.may_start(live) => {
+                self.start(live, parcel, Said::WithIt, now, batch).map(Stage::UnderWay)
+            }
             _ => {
                 self.push(parcel);
                 Ok(Stage::Waiting)
@@ -243,14 +254,11 @@ impl Outbound {
             let outcome = if parcel.message.is_expired(now) {
                 Err(DropReason::Expired)
             } else {
-                self.start(live, parcel, now, batch)
+                self.start(live, parcel, Said::Beside, now, batch)
             };
-            match outcome {
-                Ok(id) => self.mark(slot.as_ref(), MarkKind::UnderWay(id), batch),
-                Err(reason) => {
-                    self.mark(slot.as_ref(), MarkKind::Settled, batch);
-                    on_drop(reason);
-                }
+            if let Err(reason) = outcome {
+                self.mark(slot.as_ref(), MarkKind::Settled, batch);
+                on_drop(reason);
             }
         }
         let waits = !self.queue.is_empty() || !self.replays.is_empty() || self.unsent > 0;
@@ -321,36 +329,34 @@ impl Outbound {
         self.inflight.iter().find_map(|entry| entry.hold.as_ref())
     }
 
-    /// Everything that was recorded up to `kept` may be sent; where that is nothing, what is recorded there will never
-    /// be kept. Answers how many are held now.
-    pub(crate) fn release(
-        &mut self,
-        kept: Result<Position, Position>,
-        mut live: Option<&mut Live>,
-        on_drop: OnDrop<'_>,
-    ) -> usize {
+    /// Everything that was recorded up to `kept` may be sent, but nothing before what was given its identifier earlier;
+    /// where that is nothing, what is recorded there will never be kept.
+    pub(crate) fn release(&mut self, kept: Result<Position, Position>, live: &mut Live, on_drop: OnDrop<'_>) {
         let (unsent, held) = (&mut self.unsent, &mut self.held);
+        let mut waits = false;
         self.inflight.retain_mut(|entry| {
             let Some(hold) = &entry.hold else { return true };
-            let may_be_sent = match (hold.state(), kept) {
-                (Held::At(position), Ok(kept)) if position <= kept => true,
-                (Held::At(position), Err(lost)) if position >= lost => false,
-                (Held::Lost, _) => false,
-                _ => return true,
+            let state = hold.state();
+            let is_lost = match (state, kept) {
+                (Held::Lost, _) => true,
+                (Held::At(position), Err(lost)) => position >= lost,
+                _ => false,
             };
-            entry.hold = None;
-            *held -= 1;
-            if may_be_sent {
-                *unsent += 1;
+            let is_kept = matches!((state, kept), (Held::At(position), Ok(kept)) if position <= kept);
+            if !is_lost && (waits || !is_kept) {
+                waits = true;
                 return true;
             }
-            if let Some(live) = live.as_deref_mut() {
+            entry.hold = None;
+            *held -= 1;
+            if is_lost {
                 live.unacknowledged -= u16::from(entry.counted);
+                on_drop(DropReason::NotKept);
+            } else {
+                *unsent += 1;
             }
-            on_drop(DropReason::NotKept);
-            false
+            !is_lost
         });
-        self.held
     }
 
     /// PUBACK: whether there was such a message.
@@ -422,20 +428,30 @@ impl Outbound {
         &mut self,
         live: &mut Live,
         parcel: Parcel,
+        said: Said,
         now: Instant,
         batch: &mut Batch,
     ) -> Result<PacketId, DropReason> {
         let (given, id) = self.next_id();
-        let is_held = parcel.qos == QoS::ExactlyOnce && parcel.slot.is_some();
-        let hold = if is_held { batch.ledger().map(|ledger| ledger.hold(&live.outbox)) } else { None };
+        let slot = parcel.slot.clone();
+        let hold = match (&slot, parcel.qos, batch.ledger()) {
+            (Some(slot), QoS::ExactlyOnce, Some(ledger)) => Some(match said {
+                Said::WithIt => ledger.hold(slot, &live.outbox),
+                Said::Beside => ledger.hold_marked(&self.client, slot, id, &live.outbox),
+            }),
+            _ => None,
+        };
         if hold.is_some() {
             self.held += 1;
         } else {
             live.send(&parcel, Some(id), false, now, batch)?;
+            if said == Said::Beside {
+                self.mark(slot.as_ref(), MarkKind::UnderWay(id), batch);
+            }
         }
         self.given = given + 1;
         live.unacknowledged += 1;
-        let (sent, slot) = (hold.is_none(), parcel.slot.clone());
+        let sent = hold.is_none();
         let entry =
             Inflight { given, id, parcel: Some(parcel), slot, sent, before: false, counted: true, hold };
         self.inflight.push_back(entry);

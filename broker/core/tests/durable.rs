@@ -38,6 +38,27 @@ fn with_subscriber(journal: &Arc<Paper>) -> World {
     world
 }
 
+/// A world with a receiver that is there: `s`, to `filter` with QoS 2. Everything so far is kept.
+fn with_receiver(journal: &Arc<Paper>, filter: &str) -> (World, Client) {
+    let world = world(journal);
+    journal.keep_at_once(true);
+    let (mut s, _) = world.persistent(V5, "s", 1_000);
+    s.subscribe(&world, filter, 2);
+    journal.keep_at_once(false);
+    (world, s)
+}
+
+/// A SUBSCRIBE with QoS 2 whose answer is looked at later.
+fn subscribe(packet_id: u16, filter: &str) -> Packet {
+    let options = SubscribeOptions { qos: QoS::ExactlyOnce, ..SubscribeOptions::default() };
+    Packet::Subscribe(Subscribe {
+        packet_id: id(packet_id),
+        subscription_id: None,
+        user_properties: Vec::new(),
+        filters: vec![(text(filter), options)],
+    })
+}
+
 fn published(record: &[Event]) -> Vec<&Published> {
     record
         .iter()
@@ -150,11 +171,7 @@ fn a_qos_2_identifier_is_taken_and_freed_before_that_is_acknowledged() {
 #[test]
 fn a_qos_2_message_is_sent_once_it_is_kept_and_what_follows_waits_for_nothing_else() {
     let journal = Paper::slow();
-    let world = world(&journal);
-    journal.keep_at_once(true);
-    let (mut s, _) = world.persistent(V5, "s", 1_000);
-    s.subscribe(&world, "#", 2);
-    journal.keep_at_once(false);
+    let (world, mut s) = with_receiver(&journal, "#");
     let mut p = world.client(V5, "p");
     for (number, qos) in [(1, 2), (2, 1), (3, 0), (4, 2)] {
         p.publish_with(&world, "t", qos, &number.to_string(), |publish| {
@@ -193,11 +210,7 @@ fn a_qos_2_message_is_sent_once_it_is_kept_and_what_follows_waits_for_nothing_el
 #[test]
 fn a_held_message_of_a_lost_connection_is_sent_on_the_next_once_it_is_kept() {
     let journal = Paper::slow();
-    let world = world(&journal);
-    journal.keep_at_once(true);
-    let (mut s, _) = world.persistent(V5, "s", 1_000);
-    s.subscribe(&world, "t", 2);
-    journal.keep_at_once(false);
+    let (world, s) = with_receiver(&journal, "t");
     let mut p = world.client(V5, "p");
     p.publish(&world, "t", 2, "x");
     s.cut(&world);
@@ -221,11 +234,7 @@ fn connack_of_a_new_session_suback_and_unsuback_wait_and_those_of_clean_sessions
         connect.clean_start = false;
         connect.session_expiry_interval_s = (version == V5).then_some(100);
         s.send(&world, Packet::Connect(Box::new(connect)));
-        let filters =
-            vec![(text("t"), SubscribeOptions { qos: QoS::ExactlyOnce, ..SubscribeOptions::default() })];
-        let subscribe =
-            Subscribe { packet_id: id(1), subscription_id: None, user_properties: Vec::new(), filters };
-        s.send(&world, Packet::Subscribe(subscribe));
+        s.send(&world, subscribe(1, "t"));
         // What others send it meanwhile must not come before CONNACK.
         let mut p = world.client(version, "p");
         p.publish(&world, "t", 0, "early");
@@ -328,11 +337,7 @@ fn a_refusal_that_passes_has_a_client_of_mqtt_311_come_back_and_ask_again() {
 #[test]
 fn a_session_a_subscription_and_a_qos_2_delivery_that_cannot_be_kept_are_refused() {
     let journal = Paper::slow();
-    let world = world(&journal);
-    journal.keep_at_once(true);
-    let (mut s, _) = world.persistent(V5, "s", 1_000);
-    s.subscribe(&world, "t", 2);
-    journal.keep_at_once(false);
+    let (world, mut s) = with_receiver(&journal, "t");
     let mut p = world.client(V5, "p");
     p.publish(&world, "t", 2, "x");
     let mut new = world.socket(V5);
@@ -340,11 +345,7 @@ fn a_session_a_subscription_and_a_qos_2_delivery_that_cannot_be_kept_are_refused
     connect.session_expiry_interval_s = Some(100);
     connect.will = will("gone", "will", 0);
     new.send(&world, Packet::Connect(Box::new(connect)));
-    let filters =
-        vec![(text("u"), SubscribeOptions { qos: QoS::ExactlyOnce, ..SubscribeOptions::default() })];
-    let subscribe =
-        Subscribe { packet_id: id(3), subscription_id: None, user_properties: Vec::new(), filters };
-    s.send(&world, Packet::Subscribe(subscribe));
+    s.send(&world, subscribe(3, "u"));
     let mut watch = world.client(V5, "watch");
     watch.subscribe(&world, "gone", 0);
     journal.fail(true);
@@ -547,11 +548,7 @@ fn retained_messages_that_a_kept_session_asked_for_are_kept_for_it_until_it_has_
     let (mut s, _) = world.persistent(V5, "s", 1_000);
     journal.keep_at_once(false);
     let before = journal.count();
-    let filters =
-        vec![(text("#"), SubscribeOptions { qos: QoS::ExactlyOnce, ..SubscribeOptions::default() })];
-    let subscribe =
-        Subscribe { packet_id: id(1), subscription_id: None, user_properties: Vec::new(), filters };
-    s.send(&world, Packet::Subscribe(subscribe));
+    s.send(&world, subscribe(1, "#"));
     let mut topics: Vec<String> = published(&journal.records()[before..].concat())
         .into_iter()
         .filter(|published| matches!(published.recipients[0].stage, Stage::UnderWay(_)))
@@ -629,6 +626,31 @@ fn a_receiver_that_is_faster_than_the_record_has_its_acknowledgement_recorded_af
     let [message] = &published(&all)[..] else { panic!("{all:?}") };
     assert_eq!(message.recipients[0].stage, Stage::UnderWay(id_of_it));
     assert!(matches!(all.last(), Some(Event::Settled { .. })), "{all:?}");
+}
+
+#[test]
+fn held_messages_are_sent_in_the_order_of_their_identifiers_whoever_is_recorded_first() {
+    let (journal, waits) = (Paper::quick(), Arc::new(AtomicBool::new(true)));
+    let chain = Arc::new(Chain(Arc::clone(&waits))) as Arc<dyn Hook>;
+    let world = World::keeping(Arc::clone(&journal) as _, Settings::default(), [chain]);
+    let (mut s, _) = world.persistent(V5, "s", 1_000);
+    for filter in ["first", "t"] {
+        s.subscribe(&world, filter, 2);
+    }
+    // Two are not recorded before what follows from them is through; the third is at once.
+    let (mut one, mut two, mut three) =
+        (world.client(V5, "one"), world.client(V5, "two"), world.client(V5, "three"));
+    one.publish(&world, "first", 2, "1");
+    two.publish(&world, "first", 2, "2");
+    three.publish(&world, "t", 2, "3");
+    s.expect_nothing();
+    waits.store(false, Ordering::Relaxed);
+    one.work(&world);
+    s.work(&world);
+    assert_eq!(s.expect_one_publish().payload, "1", "the third waits for the second");
+    two.work(&world);
+    s.work(&world);
+    assert_eq!(s.payloads(), ["2", "3"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tracing::error;
 use super::Broker;
 use crate::durable::Kept;
 use crate::durable::event::{Number, PacketId, SessionHeader, Stage, StoredMessage, Subscription};
-use crate::durable::ledger::Slot;
+use crate::durable::slot::Slot;
 use crate::hook::{HookPoint, Identity, Lease};
 use crate::message::{Message, QoS};
 use crate::outbound::Parcel;

@@ -9,7 +9,7 @@ use weirmq_wire::{ConnAck, Packet, PacketId, PacketType, ReasonCode, Version};
 
 use super::{Connection, Phase};
 use crate::broker::Ending;
-use crate::durable::ledger::Held;
+use crate::durable::slot::Held;
 use crate::durable::{Journal, NotKept, Position, Waiter};
 use crate::time::Now;
 use crate::topic::Subscribable;
@@ -291,7 +291,7 @@ impl Connection {
             };
             let released = self.with_live(&session, |broker, outbound, live, batch| {
                 let on_drop = &mut |reason| broker.dropped(Some(&session), reason);
-                outbound.release(outcome, Some(live), on_drop);
+                outbound.release(outcome, live, on_drop);
                 outbound.pump(live, now.at, batch, on_drop);
             });
             if released.is_none() {

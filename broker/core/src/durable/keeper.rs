@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, warn};
 
-use super::event::{Event, Number};
-use super::ledger::Slot;
+use super::event::Event;
+use super::slot::{Remark, Slot};
 use super::{Journal, NotKept, Position, Receipt, Records};
 use crate::counters::{Counters, LogGate};
 
@@ -100,9 +100,7 @@ impl Kept {
         let mut keeper = None;
         let mut events = Vec::new();
         for kept in all {
-            if let Some(number) = kept.slot.settle() {
-                events.push(settled(&kept.sink, number));
-            }
+            events.extend(kept.slot.remark(Remark::SinkSettled(kept.sink)));
             keeper.get_or_insert(kept.keeper);
         }
         if let Some(keeper) = keeper.filter(|_| !events.is_empty()) {
@@ -116,8 +114,4 @@ impl std::fmt::Debug for Kept {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Kept").field("sink", &self.sink).field("slot", &self.slot).finish_non_exhaustive()
     }
-}
-
-pub(super) fn settled(sink: &Arc<str>, number: Number) -> Event {
-    Event::SinkSettled { sink: Arc::clone(sink), number }
 }

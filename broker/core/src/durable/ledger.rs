@@ -1,121 +1,21 @@
 //! What a batch of work has to record, and what waits for it.
 //!
 //! While packets are handled nothing is appended: everything is noted here and recorded once, when the batch ends
-//! and before its frames are written. A message has its number only then; until it has, others refer to its [`Slot`].
+//! and before its frames are written. A message has its number only then; until it has, others refer to its [`Slot`],
+//! and what they have to say of it is recorded behind it by whoever records it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Waker;
-
-use parking_lot::Mutex;
 
 use super::event::{Event, Number, PacketId, Published, Recipient, RetainChange, Stage, StoredMessage};
-use super::keeper::{Keeper, Kept, settled};
+use super::keeper::{Keeper, Kept};
 use super::keys::{Changes, Taken};
+use super::slot::{Hold, Holds, MarkKind, Remark, Slot};
 use super::{NotKept, Position, Receipt, Records};
 use crate::outbox::Outbox;
 use crate::session::Session;
 
 /// Memory for so many things stays between batches: a connection that is idle after a burst need not keep more.
 const KEPT_MAX: usize = 256;
-
-/// The number of a message or a sink record, once it is recorded.
-#[derive(Debug, Default)]
-pub(crate) struct Slot(AtomicU64);
-
-impl Slot {
-    const UNRECORDED: u64 = 0;
-    /// Nobody needs it any more, and it was not recorded yet.
-    const SETTLED_EARLY: u64 = u64::MAX;
-    /// It was not taken, and never will be.
-    const LOST: u64 = u64::MAX - 1;
-
-    pub(crate) fn of(number: Number) -> Self {
-        Self(AtomicU64::new(number))
-    }
-
-    fn recorded(&self) -> Recorded {
-        match self.0.load(Ordering::Acquire) {
-            Self::UNRECORDED => Recorded::NotYet,
-            Self::SETTLED_EARLY | Self::LOST => Recorded::Never,
-            number => Recorded::As(number),
-        }
-    }
-
-    /// It is recorded. Answers whether it was settled before.
-    fn set(&self, number: Number) -> bool {
-        self.0.swap(number, Ordering::AcqRel) == Self::SETTLED_EARLY
-    }
-
-    /// It will not be recorded.
-    pub(crate) fn lose(&self) {
-        self.0.store(Self::LOST, Ordering::Release);
-    }
-
-    /// The only one who needed it does not any more. The number to record, if it is known; else whoever records it
-    /// sees to that.
-    pub(super) fn settle(&self) -> Option<Number> {
-        match self.0.swap(Self::SETTLED_EARLY, Ordering::AcqRel) {
-            Self::UNRECORDED | Self::SETTLED_EARLY | Self::LOST => None,
-            number => Some(number),
-        }
-    }
-}
-
-/// Whether something has a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Recorded {
-    NotYet,
-    As(Number),
-    Never,
-}
-
-/// What a message that must not be sent before it is recorded waits for: the position of its record, once it has one.
-#[derive(Debug, Default)]
-pub(crate) struct Hold(Mutex<HoldState>);
-
-#[derive(Debug, Default)]
-struct HoldState {
-    recorded: Option<Held>,
-    wakers: Vec<Waker>,
-}
-
-/// How far a held message has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Held {
-    /// It is not recorded yet. Whoever records it wakes the connection.
-    Unrecorded,
-    /// It is recorded there.
-    At(Position),
-    /// It was not taken.
-    Lost,
-}
-
-impl Hold {
-    /// How far it has come.
-    pub(crate) fn state(&self) -> Held {
-        self.0.lock().recorded.unwrap_or(Held::Unrecorded)
-    }
-
-    /// Has `waker` woken when it is recorded, if it is not yet.
-    pub(crate) fn wake(&self, waker: &Waker) {
-        let mut state = self.0.lock();
-        if state.recorded.is_some() {
-            drop(state);
-            waker.wake_by_ref();
-        } else if !state.wakers.iter().any(|known| known.will_wake(waker)) {
-            state.wakers.push(waker.clone());
-        }
-    }
-
-    fn set(&self, position: Option<Position>) {
-        let mut state = self.0.lock();
-        state.recorded = Some(position.map_or(Held::Lost, Held::At));
-        let wakers = std::mem::take(&mut state.wakers);
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
 
 /// How a receiver gets a message that is to be recorded.
 #[derive(Debug)]
@@ -151,25 +51,6 @@ enum Entry {
     Changes(Arc<Changes>),
 }
 
-/// Something about a message for a client that may not be recorded yet.
-#[derive(Debug)]
-struct Mark {
-    client: Arc<str>,
-    slot: Arc<Slot>,
-    kind: MarkKind,
-}
-
-/// What became of a message on its way to one client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MarkKind {
-    /// It was given a packet identifier.
-    UnderWay(PacketId),
-    /// PUBREC came.
-    Released,
-    /// It needs nothing more.
-    Settled,
-}
-
 /// What a batch of work has to record.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -177,7 +58,8 @@ pub(crate) struct Ledger {
     entries: Vec<Entry>,
     /// Where records end.
     ends: Vec<usize>,
-    marks: Vec<Mark>,
+    /// What became of messages that were recorded before.
+    marks: Vec<Event>,
     /// Whether something is to be recorded before which nothing may be promised.
     is_awaited: bool,
     /// Whether changes of keys are noted.
@@ -186,18 +68,14 @@ pub(crate) struct Ledger {
     taken: Vec<(Arc<Changes>, Taken)>,
     /// What was recorded and is to be waited for.
     awaited: Option<Result<Position, NotKept>>,
-    /// For messages that must not be sent before what is noted now is recorded.
-    hold: Option<Arc<Hold>>,
-    /// Those of batches that were taken over.
-    more_holds: Vec<Arc<Hold>>,
-    /// Whose connections look at what they hold once it is recorded.
-    held_for: Vec<Arc<Outbox>>,
-    /// Where the last of it is recorded so far.
-    held_at: Option<Position>,
+    /// For messages that must not be sent before those marks are recorded.
+    holds: Holds,
+    /// Those of batches that were taken over, and of what was said too early of messages that are recorded now.
+    more_holds: Vec<Holds>,
     /// What is being recorded. Empty between commits; kept for its memory.
     records: Records,
-    /// Which of its events somebody wants the number of, and of which sink they are a record.
-    slots: Vec<(usize, Arc<Slot>, Option<Arc<str>>)>,
+    /// Which of its events somebody wants the number of.
+    slots: Vec<(usize, Arc<Slot>)>,
 }
 
 impl Ledger {
@@ -211,10 +89,8 @@ impl Ledger {
             is_changing: false,
             taken: Vec::new(),
             awaited: None,
-            hold: None,
+            holds: Holds::default(),
             more_holds: Vec::new(),
-            held_for: Vec::new(),
-            held_at: None,
             records: Records::default(),
             slots: Vec::new(),
         }
@@ -248,18 +124,29 @@ impl Ledger {
     }
 
     /// Notes what became of a message on its way to `client`.
-    pub(crate) fn mark(&mut self, client: &Arc<str>, slot: &Arc<Slot>, kind: MarkKind) {
+    pub(crate) fn mark(&mut self, client: &Arc<str>, slot: &Slot, kind: MarkKind) {
         self.is_awaited |= kind == MarkKind::Released;
-        self.marks.push(Mark { client: Arc::clone(client), slot: Arc::clone(slot), kind });
+        self.marks.extend(slot.remark(Remark::Mark(Arc::clone(client), kind)));
     }
 
-    /// What a message waits for that must not be sent before what is noted now is recorded; the connection of
-    /// `outbox` is woken then.
-    pub(crate) fn hold(&mut self, outbox: &Arc<Outbox>) -> Arc<Hold> {
-        if !self.held_for.last().is_some_and(|last| Arc::ptr_eq(last, outbox)) {
-            self.held_for.push(Arc::clone(outbox));
-        }
-        Arc::clone(self.hold.get_or_insert_with(Arc::default))
+    /// Notes that a message was given a packet identifier on its way to `client`. Gives what it waits for, because it must
+    /// not be sent before that is recorded; the connection of `outbox` is woken then.
+    pub(crate) fn hold_marked(
+        &mut self,
+        client: &Arc<str>,
+        slot: &Slot,
+        id: PacketId,
+        outbox: &Arc<Outbox>,
+    ) -> Arc<Hold> {
+        let remark = Remark::Mark(Arc::clone(client), MarkKind::UnderWay(id));
+        let (mark, hold) = slot.remark_and_hold(remark, outbox, &mut self.holds);
+        self.marks.extend(mark);
+        hold
+    }
+
+    /// What a message waits for whose record is to say that it is under way.
+    pub(crate) fn hold(&mut self, slot: &Slot, outbox: &Arc<Outbox>) -> Arc<Hold> {
+        slot.hold(outbox, &mut self.holds)
     }
 
     /// What is noted from here on is another record: it may come true without what was noted before.
@@ -300,12 +187,11 @@ impl Ledger {
         if let Some(awaited) = other.awaited.take() {
             self.wait_for(awaited);
         }
-        self.more_holds.extend(other.hold.take());
+        self.more_holds.push(std::mem::take(&mut other.holds));
         self.more_holds.append(&mut other.more_holds);
-        self.held_for.append(&mut other.held_for);
     }
 
-    /// Records what is noted. Marks of messages that somebody else has not recorded yet stay for the next time.
+    /// Records what is noted.
     pub(crate) fn commit(&mut self) {
         if self.entries.is_empty() && self.marks.is_empty() {
             return;
@@ -324,32 +210,21 @@ impl Ledger {
         }
         self.taken.clear();
         drop(changing);
-        self.give_numbers(
-            first.as_ref().and_then(|outcome| outcome.as_ref().ok()).map(|receipt| receipt.number),
-        );
-        // Of messages that have their number since just now.
-        self.take_marks();
-        let outcome = match (self.append_records(), first) {
-            (Some(Ok(last)), Some(Ok(_)) | None) => Some(Ok(last)),
-            (_, first) => first,
-        };
+        self.give_numbers(first.as_ref().and_then(|first| first.as_ref().ok()).map(|receipt| receipt.number));
+        let late = self.append_records();
         drop(endings);
-        let mut outcome = outcome.map(|outcome| outcome.map(|receipt| receipt.position));
+        // What was said too early is as good as not said where it is not taken: what waits for it is not sent.
+        let position =
+            late.as_ref().or(first.as_ref()).and_then(|last| last.as_ref().ok()).map(|last| last.position);
+        self.holds.let_go(position);
+        self.more_holds.drain(..).for_each(|mut holds| holds.let_go(position));
+        let mut outcome = match (late, first) {
+            (Some(Ok(last)), Some(Ok(_))) => Some(Ok(last.position)),
+            (_, first) => first.map(|first| first.map(|receipt| receipt.position)),
+        };
         if is_changing && outcome.is_none() {
             // Others have recorded the changes meanwhile; what they wait for is waited for here too.
             outcome = Some(Ok(keeper.journal().position()));
-        }
-        match &outcome {
-            Some(Err(_)) => self.let_go(None),
-            Some(Ok(position)) => self.held_at = Some(*position),
-            None => {}
-        }
-        if self.marks.is_empty() {
-            self.let_go(self.held_at);
-        } else {
-            // What is held may be a message that somebody else is about to record: that it is under way can be recorded
-            // then, and must be before it is sent.
-            self.held_for.iter().for_each(|outbox| outbox.wake());
         }
         if let Some(outcome) = outcome.filter(|_| std::mem::take(&mut self.is_awaited)) {
             self.wait_for(outcome);
@@ -359,17 +234,6 @@ impl Ledger {
         self.marks.shrink_to(KEPT_MAX);
         self.slots.shrink_to(KEPT_MAX);
         self.records.shrink_to(KEPT_MAX);
-    }
-
-    /// What is held is recorded at `position`, or was not taken.
-    fn let_go(&mut self, position: Option<Position>) {
-        for hold in self.hold.take().into_iter().chain(self.more_holds.drain(..)) {
-            hold.set(position);
-        }
-        for outbox in self.held_for.drain(..) {
-            outbox.wake();
-        }
-        self.held_at = None;
     }
 
     /// Makes records of the entries.
@@ -386,13 +250,13 @@ impl Ledger {
                     if recipients.is_empty() && retain == RetainChange::Keep {
                         slot.lose();
                     } else {
-                        slots.push((records.len(), slot, None));
+                        slots.push((records.len(), slot));
                         let taken_from = None;
                         records.push(Event::Published(Published { message, recipients, retain, taken_from }));
                     }
                 }
                 Entry::SinkRecord { sink, record, slot } => {
-                    slots.push((records.len(), slot, Some(Arc::clone(&sink))));
+                    slots.push((records.len(), slot));
                     records.push(Event::SinkAppended { sink, record });
                 }
                 Entry::Changes(changes) => {
@@ -407,19 +271,27 @@ impl Ledger {
         }
     }
 
+    /// Makes one record of the marks.
+    fn take_marks(&mut self) {
+        self.marks.drain(..).for_each(|mark| self.records.push(mark));
+        self.records.end();
+    }
+
     /// Gives the messages and sink records their numbers, counted from that of the first event that was appended; none,
-    /// where nothing was taken.
+    /// where nothing was taken. Makes one record of what was said of them too early.
     fn give_numbers(&mut self, first: Option<Number>) {
-        for (place, slot, sink) in self.slots.drain(..) {
+        for (place, slot) in self.slots.drain(..) {
             let Some(first) = first else {
                 slot.lose();
                 continue;
             };
             let number = first.saturating_add(place as u64);
-            if let (true, Some(sink)) = (slot.set(number), sink) {
-                self.records.push(settled(&sink, number));
+            if let Some(late) = slot.set(number) {
+                late.remarks.into_iter().for_each(|remark| self.records.push(remark.event(number)));
+                self.more_holds.push(late.holds);
             }
         }
+        self.records.end();
     }
 
     fn append_records(&mut self) -> Option<Result<Receipt, NotKept>> {
@@ -429,33 +301,6 @@ impl Ledger {
         let outcome = self.keeper.append(&self.records);
         self.records.clear();
         Some(outcome)
-    }
-
-    /// Makes one record of the marks whose messages have a number.
-    fn take_marks(&mut self) {
-        let records = &mut self.records;
-        self.marks.retain(|mark| {
-            let number = match mark.slot.recorded() {
-                Recorded::As(number) => number,
-                not_yet_or_never => return not_yet_or_never == Recorded::NotYet,
-            };
-            let client = Arc::clone(&mark.client);
-            records.push(match mark.kind {
-                MarkKind::UnderWay(packet_id) => Event::UnderWay { client, number, packet_id },
-                MarkKind::Released => Event::Released { client, number },
-                MarkKind::Settled => Event::Settled { client, number },
-            });
-            false
-        });
-        records.end();
-    }
-}
-
-impl Drop for Ledger {
-    /// Nobody records the rest any more. What is held is sent with what is recorded by now.
-    fn drop(&mut self) {
-        let position = self.keeper.journal().position();
-        self.let_go(Some(position));
     }
 }
 

@@ -47,19 +47,16 @@ fn survive(durability: &str, ending: Ending, rounds: u64) {
 }
 
 #[test]
-#[ignore = "an open fault: about one kill in a hundred breaks the order of QoS 2; see ARCHITECTURE.md"]
 fn nothing_acknowledged_is_lost_and_qos_2_comes_once_through_kill_9_with_fsync() {
     survive("fsync", Ending::Kill, 16);
 }
 
 #[test]
-#[ignore = "an open fault: about one kill in a hundred breaks the order of QoS 2; see ARCHITECTURE.md"]
 fn nothing_acknowledged_is_lost_and_qos_2_comes_once_through_kill_9_with_interval() {
     survive("interval", Ending::Kill, 16);
 }
 
 #[test]
-#[ignore = "an open fault: about one kill in a hundred breaks the order of QoS 2; see ARCHITECTURE.md"]
 fn nothing_acknowledged_is_lost_and_qos_2_comes_once_through_kill_9_with_os() {
     survive("os", Ending::Kill, 16);
 }
