@@ -42,6 +42,7 @@
 //! - this file: the traits, [`export!`], and constructors for the contract's types
 //! - [`host`]: what the broker offers to a plugin
 //! - [`topic`]: templates for topic filters, and which filter covers what
+//! - [`rights`]: rights as the configuration of a login plugin writes them
 //! - `bindings`: generated from `plugin-api/wit`
 //! - `glue`: from the exported functions to the traits
 
@@ -49,6 +50,7 @@
 pub mod bindings;
 mod glue;
 pub mod host;
+pub mod rights;
 pub mod topic;
 
 use serde::de::DeserializeOwned;

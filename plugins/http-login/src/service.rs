@@ -158,12 +158,7 @@ impl Right {
         };
         weirmq_plugin::topic::check_filter(&filter)
             .map_err(|error| format!("'{filter}' is not a topic filter: {error}"))?;
-        let qos_max = match qos_max {
-            Some(0) => Qos::AtMostOnce,
-            Some(1) => Qos::AtLeastOnce,
-            None | Some(2) => Qos::ExactlyOnce,
-            Some(other) => return Err(format!("qos_max is 0, 1 or 2, not {other}")),
-        };
+        let qos_max = weirmq_plugin::rights::qos_max(qos_max.unwrap_or(2))?;
         Ok((filter, qos_max, retain.unwrap_or(true)))
     }
 }

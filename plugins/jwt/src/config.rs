@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use weirmq_plugin::rights::{Publish, Subscribe};
 
 /// The whole table.
 #[derive(Debug, Deserialize)]
@@ -32,9 +33,9 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) attributes: BTreeMap<String, String>,
     /// Where may be published. Without `publish` and `subscribe` the authorize hooks decide.
-    pub(crate) publish: Option<Vec<PublishRight>>,
+    pub(crate) publish: Option<Vec<Publish>>,
     /// What may be subscribed to.
-    pub(crate) subscribe: Option<Vec<SubscribeRight>>,
+    pub(crate) subscribe: Option<Vec<Subscribe>>,
 }
 
 /// What of the CONNECT is the token.
@@ -75,61 +76,12 @@ pub(crate) enum Algorithm {
     ES256,
 }
 
-/// A filter template alone (any QoS, retained too), or with limits.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a filter, or a table with filter, qos_max and retain")]
-pub(crate) enum PublishRight {
-    /// The template alone.
-    Filter(String),
-    /// With limits.
-    Limited(LimitedPublishRight),
-}
-
-/// A filter template with limits.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LimitedPublishRight {
-    /// The template.
-    pub(crate) filter: String,
-    /// 0, 1 or 2.
-    #[serde(default = "qos_2")]
-    pub(crate) qos_max: u8,
-    /// Whether messages may be retained.
-    #[serde(default = "yes")]
-    pub(crate) retain: bool,
-}
-
-/// A filter template alone (any QoS), or with a limit.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a filter, or a table with filter and qos_max")]
-pub(crate) enum SubscribeRight {
-    /// The template alone.
-    Filter(String),
-    /// With a limit.
-    Limited(LimitedSubscribeRight),
-}
-
-/// A filter template with a limit.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LimitedSubscribeRight {
-    /// The template.
-    pub(crate) filter: String,
-    /// 0, 1 or 2.
-    #[serde(default = "qos_2")]
-    pub(crate) qos_max: u8,
-}
-
 fn leeway_seconds() -> u32 {
     30
 }
 
 fn subject() -> String {
     "sub".to_owned()
-}
-
-fn qos_2() -> u8 {
-    2
 }
 
 fn yes() -> bool {

@@ -1,10 +1,11 @@
 //! From claims to the terms of a login: who it is, until when, with which attributes and rights.
 
 use serde_json::Value;
+use weirmq_plugin::rights::Right;
 use weirmq_plugin::topic::Template;
-use weirmq_plugin::{AuthenticateRequest, Lease, PublishRight, Qos, Rights, SubscribeRight};
+use weirmq_plugin::{AuthenticateRequest, Lease, PublishRight, Rights, SubscribeRight};
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::token::Claims;
 
 /// The most filters that one right becomes when claims are lists.
@@ -26,12 +27,6 @@ pub(crate) struct Terms {
     rights: Option<(Vec<Right>, Vec<Right>)>,
 }
 
-struct Right {
-    template: Template,
-    qos_max: Qos,
-    retain: bool,
-}
-
 impl Terms {
     /// Checks what the configuration says of them.
     pub(crate) fn parse(config: Config) -> Result<Self, String> {
@@ -49,18 +44,8 @@ impl Terms {
         let rights = match (config.publish, config.subscribe) {
             (None, None) => None,
             (publish, subscribe) => Some((
-                each("publish", publish.unwrap_or_default(), |right| match right {
-                    config::PublishRight::Filter(filter) => Right::parse(&filter, 2, true),
-                    config::PublishRight::Limited(right) => {
-                        Right::parse(&right.filter, right.qos_max, right.retain)
-                    }
-                })?,
-                each("subscribe", subscribe.unwrap_or_default(), |right| match right {
-                    config::SubscribeRight::Filter(filter) => Right::parse(&filter, 2, false),
-                    config::SubscribeRight::Limited(right) => {
-                        Right::parse(&right.filter, right.qos_max, false)
-                    }
-                })?,
+                Right::publish("publish", publish.unwrap_or_default(), &NAMES)?,
+                Right::subscribe("subscribe", subscribe.unwrap_or_default(), &NAMES)?,
             )),
         };
         Ok(Self {
@@ -147,27 +132,6 @@ impl Terms {
             None => Ok(None),
         }
     }
-}
-
-impl Right {
-    fn parse(filter: &str, qos_max: u8, retain: bool) -> Result<Self, String> {
-        let qos_max = match qos_max {
-            0 => Qos::AtMostOnce,
-            1 => Qos::AtLeastOnce,
-            2 => Qos::ExactlyOnce,
-            other => return Err(format!("qos_max is 0, 1 or 2, not {other}")),
-        };
-        Ok(Self { template: Template::parse(filter, &NAMES)?, qos_max, retain })
-    }
-}
-
-fn each<T>(
-    key: &str,
-    rights: Vec<T>,
-    parse: impl Fn(T) -> Result<Right, String>,
-) -> Result<Vec<Right>, String> {
-    let one = |(index, right)| parse(right).map_err(|error| format!("{key}[{index}]: {error}"));
-    rights.into_iter().enumerate().map(one).collect()
 }
 
 fn rights<'a>(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use weirmq_plugin::rights::{Publish, Subscribe};
 
 /// The whole table.
 #[derive(Debug, Deserialize)]
@@ -49,63 +50,10 @@ pub(crate) struct User {
 pub(crate) struct Role {
     /// Where they may publish.
     #[serde(default)]
-    pub(crate) publish: Vec<PublishRight>,
+    pub(crate) publish: Vec<Publish>,
     /// What they may subscribe to.
     #[serde(default)]
-    pub(crate) subscribe: Vec<SubscribeRight>,
+    pub(crate) subscribe: Vec<Subscribe>,
     /// How long a login holds; absent is as long as the connection.
     pub(crate) expires_in_seconds: Option<u32>,
-}
-
-/// A filter template alone (any QoS, retained too), or with limits.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a filter, or a table with filter, qos_max and retain")]
-pub(crate) enum PublishRight {
-    /// The template alone.
-    Filter(String),
-    /// With limits.
-    Limited(LimitedPublishRight),
-}
-
-/// A filter template with limits.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LimitedPublishRight {
-    /// The template.
-    pub(crate) filter: String,
-    /// 0, 1 or 2.
-    #[serde(default = "qos_2")]
-    pub(crate) qos_max: u8,
-    /// Whether messages may be retained.
-    #[serde(default = "yes")]
-    pub(crate) retain: bool,
-}
-
-/// A filter template alone (any QoS), or with a limit.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a filter, or a table with filter and qos_max")]
-pub(crate) enum SubscribeRight {
-    /// The template alone.
-    Filter(String),
-    /// With a limit.
-    Limited(LimitedSubscribeRight),
-}
-
-/// A filter template with a limit.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LimitedSubscribeRight {
-    /// The template.
-    pub(crate) filter: String,
-    /// 0, 1 or 2.
-    #[serde(default = "qos_2")]
-    pub(crate) qos_max: u8,
-}
-
-fn qos_2() -> u8 {
-    2
-}
-
-fn yes() -> bool {
-    true
 }

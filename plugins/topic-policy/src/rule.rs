@@ -83,12 +83,7 @@ impl Right {
         if key == "subscribe" && retain.is_some() {
             return Err("retain is about publishing".to_owned());
         }
-        let qos_max = match qos_max {
-            Some(0) => Qos::AtMostOnce,
-            Some(1) => Qos::AtLeastOnce,
-            None | Some(2) => Qos::ExactlyOnce,
-            Some(other) => return Err(format!("qos_max is 0, 1 or 2, not {other}")),
-        };
+        let qos_max = weirmq_plugin::rights::qos_max(qos_max.unwrap_or(2))?;
         let template = Template::parse(&filter, &NAMES)?;
         Ok(Self { template, qos_max, retain: retain.unwrap_or(true) })
     }
