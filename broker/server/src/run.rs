@@ -19,7 +19,6 @@ use crate::net::clock::Clock;
 use crate::net::listener::{BindError, Listener};
 use crate::net::serve::serve;
 use crate::outside;
-use crate::plugin_keys::StoredKeys;
 use crate::reload::{Clocked, Live, LookAgain, Watcher};
 use crate::signals::{Shutdown, Signals};
 
@@ -84,9 +83,7 @@ async fn live(config: Config) -> Result<(), RunError> {
     let data = DataFolder::open(&config.data_folder)?;
     let (folder, table) = (config.data_folder.clone(), config.store.clone());
     let durable = tokio::task::spawn_blocking(move || Durable::open(&folder, &table)).await??;
-    let keys = durable
-        .as_ref()
-        .map(|durable| Arc::new(StoredKeys(Arc::clone(durable.store()))) as Arc<dyn weirmq_host::KeyStore>);
+    let keys = durable.as_ref().map(Durable::keys);
     let assembly = tokio::task::spawn_blocking(move || Assembly::build_on(config, keys)).await??;
     let config = assembly.config().clone();
     let settings = Settings {
@@ -153,9 +150,14 @@ async fn bring_back(
     sinks: &Arc<SinkSet>,
     clock: Clock,
 ) -> Result<Restored, RunError> {
-    let (store, broker, sinks) = (Arc::clone(durable.store()), Arc::clone(broker), Arc::clone(sinks));
-    let work = move || durable::restore(&*store, &broker, &sinks, clock.now());
+    let store = Arc::clone(durable.store());
+    let (engine, sinks) = (Arc::clone(broker), Arc::clone(sinks));
+    let work = move || durable::restore(&*store, &engine, &sinks, clock.now());
     let restored = tokio::task::spawn_blocking(work).await??;
+    // Nobody is to find a session whose time was up while the broker was away.
+    for work in broker.handle_timeout(clock.now()) {
+        tokio::spawn(work);
+    }
     if restored != Restored::default() {
         tracing::info!("brought back what was kept: {restored}");
     }
