@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel};
+use weirmq_core::durable::keys::KeyStore;
 
 use crate::config::{HostConfig, PluginConfig};
 use crate::error::{HostError, LoadError};
@@ -13,7 +14,6 @@ use crate::instance::{self, State};
 use crate::load::{self, Generation};
 use crate::plugin::{PluginHook, PluginInfo};
 use crate::pool::Pool;
-use crate::services::key_value::KeyStore;
 use crate::services::{Outside, Services};
 use crate::ticker::Ticker;
 

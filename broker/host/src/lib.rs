@@ -45,6 +45,8 @@ pub mod services;
 mod stats;
 mod ticker;
 
+use weirmq_core::hook::HookPoint;
+
 pub use config::{
     Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig,
 };
@@ -52,9 +54,23 @@ pub use error::{HostError, LoadError};
 pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, SecretSource};
 pub use host::Host;
 pub use plugin::{Change, Latency, PluginHook, PluginInfo, PluginStats};
-pub use services::key_value::{KeyStore, MemoryKeys};
+pub use services::key_value::MemoryKeys;
 pub use services::metrics::Figure;
 pub use services::{Consequence, Outside, Revocation, Whom};
 
 /// The version of the plugin interface, `weirmq:plugin@...`, that this host serves.
 pub const API_VERSION: &str = "0.1.0";
+
+/// The hook points that plugins can serve in this version of the interface: all but [`HookPoint::OnMessage`], which is
+/// for rules. The export of each has its name.
+pub const HOOKS: [HookPoint; 9] = [
+    HookPoint::Authenticate,
+    HookPoint::Authorize,
+    HookPoint::OnPublish,
+    HookPoint::OnDeliver,
+    HookPoint::OnSubscribe,
+    HookPoint::OnUnsubscribe,
+    HookPoint::Persistence,
+    HookPoint::Lifecycle,
+    HookPoint::Timer,
+];

@@ -10,7 +10,6 @@ use wasmtime::component::{Component, Linker};
 use weirmq_core::hook::{EventKinds, HookPoint, HookPoints};
 use weirmq_core::topic::TopicFilter;
 
-use crate::API_VERSION;
 use crate::config::{HostConfig, PluginConfig, PluginKind};
 use crate::convert;
 use crate::error::LoadError;
@@ -20,6 +19,7 @@ use crate::instances::{Instances, Live, Origin};
 use crate::native;
 use crate::plugin::PluginInfo;
 use crate::services::Services;
+use crate::{API_VERSION, HOOKS};
 
 /// What every WeirMQ interface name begins with.
 const PACKAGE: &str = "weirmq:plugin/";
@@ -37,19 +37,6 @@ const OFFERED: [&str; 11] = [
     "http",
     "revoke",
 ];
-/// The hook points of this version of the interface; the export of each has its name.
-const HOOKS: [HookPoint; 9] = [
-    HookPoint::Authenticate,
-    HookPoint::Authorize,
-    HookPoint::OnPublish,
-    HookPoint::OnDeliver,
-    HookPoint::OnSubscribe,
-    HookPoint::OnUnsubscribe,
-    HookPoint::Persistence,
-    HookPoint::Lifecycle,
-    HookPoint::Timer,
-];
-
 /// One version of a plugin, ready to serve.
 pub(crate) struct Generation {
     pub(crate) info: PluginInfo,

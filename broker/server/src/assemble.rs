@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use weirmq_core::durable::keys::KeyStore;
 use weirmq_core::hook::{Chains, Hook, HookPoint, HookPoints, Link};
 use weirmq_core::record::Sinks;
 use weirmq_core::topic::TopicError;
-use weirmq_host::{Change, Host, HostError, KeyStore, LoadError, Outside, PluginConfig, PluginHook};
+use weirmq_host::{Change, Host, HostError, LoadError, Outside, PluginConfig, PluginHook};
 use weirmq_script::{Report, ScriptError, ScriptHook};
 use weirmq_sinks::{SinkSet, StartError};
 

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use weirmq_core::broker::{Broker, KeptMessage, KeptSession};
 use weirmq_core::durable::Journal;
-use weirmq_core::durable::event::{Event, Number, StoredMessage};
+use weirmq_core::durable::event::{Number, StoredMessage};
 use weirmq_core::durable::keys::KeyStore;
 use weirmq_core::message::Message;
 use weirmq_core::time::Now;
@@ -19,6 +18,7 @@ use weirmq_sinks::SinkSet;
 use weirmq_store::{LogStore, OpenError, Recovery, Store, StoreError};
 
 use crate::config::{Durability, StoreTable};
+use crate::stored_keys::StoredKeys;
 
 /// The store's folder in the data folder.
 const FOLDER: &str = "store";
@@ -118,10 +118,10 @@ impl Durable {
         &self.store
     }
 
-    /// Keys and values. What is set and removed there waits until it is kept.
+    /// The keys and values of plugins and rules.
     #[must_use]
     pub fn keys(&self) -> Arc<dyn KeyStore> {
-        Arc::new(StoreKeys(Arc::clone(&self.store)))
+        Arc::new(StoredKeys(Arc::clone(&self.store)))
     }
 
     /// Reads back what the rules of `hook` remember, and has it kept from now on. To be called before the hook is in
@@ -160,35 +160,6 @@ impl Durable {
         if let Err(error) = self.store.sync().wait() {
             tracing::error!("the store could not write everything: {error}");
         }
-    }
-}
-
-/// Keys and values in the store of a running broker.
-struct StoreKeys(Arc<LogStore>);
-
-impl StoreKeys {
-    fn append(&self, event: Event) -> Result<(), String> {
-        Store::append(&*self.0, &[event]).wait().map_err(|error| error.to_string())
-    }
-}
-
-impl KeyStore for StoreKeys {
-    fn value(&self, namespace: &Arc<str>, key: &[u8]) -> Result<Option<Bytes>, String> {
-        self.0.value(namespace, key).map_err(|error| error.to_string())
-    }
-
-    fn keys(&self, namespace: &Arc<str>, from: &[u8], max: usize) -> Vec<Bytes> {
-        self.0.keys(namespace, from, max)
-    }
-
-    fn set(&self, namespace: &Arc<str>, key: &[u8], value: Bytes) -> Result<(), String> {
-        let (namespace, key) = (Arc::clone(namespace), Bytes::copy_from_slice(key));
-        self.append(Event::KeySet { namespace, key, value })
-    }
-
-    fn remove(&self, namespace: &Arc<str>, key: &[u8]) -> Result<(), String> {
-        let (namespace, key) = (Arc::clone(namespace), Bytes::copy_from_slice(key));
-        self.append(Event::KeyRemoved { namespace, key })
     }
 }
 

@@ -10,7 +10,7 @@
 //! - [`assemble`]: from a configuration to hooks, rules and sinks, and their chains
 //! - [`builtin`]: hooks that need no plugin
 //! - [`net`]: listeners, connection tasks, the clock
-//! - `plugin`: `weirmq plugin check`
+//! - `plugin`: `weirmq plugin check`, `call` and `bench`
 //! - [`reload`]: what changes while the broker runs, and the watching of files
 //! - [`admin`]: the admin socket, both ends
 //! - [`banner`]: what the broker says when it starts
@@ -18,7 +18,8 @@
 //! - [`durable`]: the store, and what is brought back from it
 //! - [`hash`]: `weirmq hash-password`
 //! - [`logging`]: logs to standard error, as text or JSON
-//! - `outside`, `plugin_keys`: the broker, and the store, as plugins see them
+//! - `outside`: the broker as plugins see it
+//! - `stored_keys`: the store as plugins and rules see it
 //! - `store_command`: `weirmq store`
 //! - [`signals`]: from signals to an orderly end
 
@@ -39,8 +40,8 @@ pub mod logging;
 pub mod net;
 mod outside;
 pub(crate) mod plugin;
-mod plugin_keys;
 pub mod reload;
 pub mod run;
 pub mod signals;
 mod store_command;
+mod stored_keys;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use weirmq_core::durable::keys::KeyStore;
 
 use crate::grant::KeyValueLimits;
 
@@ -15,31 +16,7 @@ const VALUE_BYTES_MAX: usize = 1 << 20;
 /// How many keys one question answers.
 const LISTED_MAX: usize = 1000;
 
-/// Keeps keys and values in namespaces. Each space is asked by one thread at a time.
-pub trait KeyStore: Send + Sync + 'static {
-    /// The value of a key.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
-    fn value(&self, namespace: &Arc<str>, key: &[u8]) -> Result<Option<Bytes>, String>;
-
-    /// The keys from `from` on, in order of their bytes, at most `max`.
-    fn keys(&self, namespace: &Arc<str>, from: &[u8], max: usize) -> Vec<Bytes>;
-
-    /// Gives a key a value.
-    ///
-    /// # Errors
-    /// Why it is not kept.
-    fn set(&self, namespace: &Arc<str>, key: &[u8], value: Bytes) -> Result<(), String>;
-
-    /// Removes a key.
-    ///
-    /// # Errors
-    /// Why it is not removed.
-    fn remove(&self, namespace: &Arc<str>, key: &[u8]) -> Result<(), String>;
-}
-
-/// Keeps them in memory, for a broker without a store on disk.
+/// Keeps keys and values in memory, for a broker without a store on disk.
 #[derive(Default)]
 pub struct MemoryKeys(Mutex<BTreeMap<Arc<str>, BTreeMap<Bytes, Bytes>>>);
 

@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use weirmq_core::durable::keys::KeyStore;
 use weirmq_core::hook::{Draft, ReasonCode};
 use weirmq_core::topic::TopicFilter;
 
@@ -22,7 +23,7 @@ use crate::config::PluginConfig;
 use crate::error::LoadError;
 use crate::grant::Secret;
 use http::{Http, HttpRuntime};
-use key_value::{KeySpace, KeyStore, MemoryKeys};
+use key_value::{KeySpace, MemoryKeys};
 use metrics::Metrics;
 
 /// The broker as plugins see it. Called while a plugin's call has ended or runs, on any thread: it must not block.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use weirmq_core::hook::{Hook, HookPoint};
-use weirmq_host::PluginHook;
+use weirmq_host::{HOOKS, PluginHook};
 
 use super::question::{self, Question};
 use super::{PluginCommandError, Subject};
@@ -44,7 +44,7 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let each = Duration::from_millis(self.each_ms);
         writeln!(out, "{:15}  {:>10}  {:>10}  {:>10}", "hook", "mean ns", "p50 ns", "p99 ns")?;
-        for hook in question::HOOKS.into_iter().filter(|hook| plugin.points().contains(*hook)) {
+        for hook in HOOKS.into_iter().filter(|hook| plugin.points().contains(*hook)) {
             if matches!(hook, HookPoint::Lifecycle | HookPoint::Timer) {
                 continue;
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use weirmq_core::hook::{Hook, HookPoint};
-use weirmq_host::{Host, PluginConfig, PluginHook};
+use weirmq_host::{HOOKS, Host, PluginConfig, PluginHook};
 
 use super::question::{self, QUESTION_BYTES_MAX, Question, QuestionError};
 use super::{PluginCommandError, Subject};
@@ -23,7 +23,7 @@ pub(crate) struct Call {
 }
 
 fn examples() -> String {
-    let lines = question::HOOKS.map(|hook| format!("  {:15} '{}'", hook.name(), question::example(hook)));
+    let lines = HOOKS.map(|hook| format!("  {:15} '{}'", hook.name(), question::example(hook)));
     format!("What each hook is asked:\n{}", lines.join("\n"))
 }
 

@@ -15,7 +15,7 @@ use weirmq_core::hook::{
 use weirmq_core::message::{Message, Properties, Publisher, QoS};
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::{Subscribable, TopicName};
-use weirmq_host::PluginHook;
+use weirmq_host::{HOOKS, PluginHook};
 
 /// The longest question that is read, in bytes.
 pub(super) const QUESTION_BYTES_MAX: u64 = 16 << 20;
@@ -36,19 +36,6 @@ pub(crate) enum QuestionError {
     #[error("the plugin does not want to see the topic '{topic}'; it wants: {wanted}")]
     NotWanted { topic: String, wanted: String },
 }
-
-/// The hooks that can be asked by hand.
-pub(super) const HOOKS: [HookPoint; 9] = [
-    HookPoint::Authenticate,
-    HookPoint::Authorize,
-    HookPoint::OnPublish,
-    HookPoint::OnDeliver,
-    HookPoint::OnSubscribe,
-    HookPoint::OnUnsubscribe,
-    HookPoint::Persistence,
-    HookPoint::Lifecycle,
-    HookPoint::Timer,
-];
 
 /// An example of what a hook is asked.
 pub(super) const fn example(hook: HookPoint) -> &'static str {

@@ -1,14 +1,14 @@
-//! Keys and values of plugins in the durable store.
+//! Keys and values of plugins and rules in the durable store.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use weirmq_core::durable::event::Event;
+use weirmq_core::durable::keys::KeyStore;
 use weirmq_core::durable::{Journal, Records};
-use weirmq_host::KeyStore;
 use weirmq_store::{LogStore, Store};
 
-/// The store, as plugins see it. What is written is read back at once, and is as safe as the store's records are: within
+/// The store, as plugins and rules see it. What is written is read back at once, and is as safe as the store's records are: within
 /// its next sync.
 pub(crate) struct StoredKeys(pub(crate) Arc<LogStore>);
 
