@@ -21,7 +21,9 @@ use weirmq_core::message::{Message, Properties};
 use weirmq_core::record::{Record, Value};
 use weirmq_core::time::Now;
 use weirmq_core::topic::TopicName;
-use weirmq_wire::{Ack, Connect, Disconnect, Packet, PacketType, QoS, ReasonCode, Subscribe, SubscribeOptions};
+use weirmq_wire::{
+    Ack, Connect, Disconnect, Packet, PacketType, QoS, ReasonCode, Subscribe, SubscribeOptions,
+};
 
 fn world(journal: &Arc<Paper>) -> World {
     World::keeping(Arc::clone(journal) as _, Settings::default(), [])
