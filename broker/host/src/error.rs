@@ -267,6 +267,40 @@ pub enum LoadError {
         /// The names of all that there are.
         hooks: String,
     },
+    /// It is a store backend only, and the configuration does not use it as one.
+    #[error(
+        "plugin '{plugin}' serves store-backend and nothing else; use it with `backend = \"{plugin}\"` under [store], or remove it"
+    )]
+    BackendOnly {
+        /// The plugin.
+        plugin: String,
+    },
+    /// It is no store backend.
+    #[error(
+        "plugin '{plugin}' is no store backend, which `backend` under [store] names it for; name a native plugin that serves store-backend, or leave `backend` out"
+    )]
+    NoBackend {
+        /// The plugin.
+        plugin: String,
+    },
+    /// It does not open its store.
+    #[error("plugin '{plugin}' cannot open its store: {reason}")]
+    BackendRefused {
+        /// The plugin.
+        plugin: String,
+        /// In the plugin's words.
+        reason: String,
+    },
+    /// It takes too long to open its store.
+    #[error(
+        "plugin '{plugin}' has not opened its store within {ms} ms; see what it waits for, or raise deadline_ms.store-backend"
+    )]
+    BackendLate {
+        /// The plugin.
+        plugin: String,
+        /// How long was waited.
+        ms: u64,
+    },
     /// Names fit, types do not.
     #[error(
         "plugin '{plugin}' does not fit weirmq:plugin@{}: {detail}; build it against plugin-api/wit of this broker",
