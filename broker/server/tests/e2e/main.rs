@@ -7,12 +7,14 @@
     reason = "a test that meets what it does not expect should stop there"
 )]
 
+mod bad_disk;
 mod clients;
 mod crash;
 mod faults;
 mod lifecycle;
 mod quickstart;
 mod runtime;
+mod sqlite_store;
 mod state;
 mod store;
 mod support;
