@@ -56,9 +56,8 @@ impl PluginBackend {
                 Ok(instance) => instance,
                 Err(error) => return drop(opened.send(Err(error))),
             };
-            let (name, version) = instance.name_and_version();
             // Where nobody waits any more, the channel of calls is closed too.
-            drop(opened.send(Ok(format!("{name} {version}"))));
+            drop(opened.send(Ok(instance.name_and_version().to_owned())));
             for call in asked {
                 call(&mut instance);
             }

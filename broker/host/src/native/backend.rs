@@ -22,8 +22,10 @@ const SCAN_BYTES: usize = 8 << 20;
 /// An instance whose store is open.
 pub(crate) struct BackendInstance {
     instance: Instance,
-    /// What instances are made from.
-    version: Version,
+    get: abi::BackendGet,
+    write: abi::BackendWrite,
+    scan: abi::BackendScan,
+    name_and_version: String,
 }
 
 impl BackendInstance {
@@ -35,35 +37,34 @@ impl BackendInstance {
     ) -> Result<Self, LoadError> {
         let version = Version::open(config, bytes, folder)?;
         let plugin = || config.name.clone();
-        if !version.is_backend() {
+        let abi::Table { backend_open, backend_get, backend_write, backend_scan, .. } = *version.table();
+        let (Some(open), Some(get), Some(write), Some(scan)) =
+            (backend_open, backend_get, backend_write, backend_scan)
+        else {
             return Err(LoadError::NoBackend { plugin: plugin() });
-        }
+        };
         let instance = version.first(config)?;
-        let opened = Self { instance, version };
-        let failed = |failure| LoadError::Start { plugin: plugin(), step: "backend_open", failure };
-        let hook = opened.instance.table.backend_open;
         // SAFETY: the table's own function with the instance that it has made, called as the header says.
-        let said =
-            answered(|reply| hook.map(|hook| unsafe { hook(opened.instance.state, &raw const HOST, reply) }));
+        let said = answered(|reply| unsafe { open(instance.state, &raw const HOST, reply) });
+        let failed = |failure| LoadError::Start { plugin: plugin(), step: "backend_open", failure };
         match said.map_err(failed)? {
-            Answer::Pass => Ok(opened),
-            Answer::Refuse(reason) => Err(LoadError::BackendRefused { plugin: plugin(), reason }),
-            other => unfit(&other).map_err(failed),
+            Answer::Pass => {}
+            Answer::Refuse(reason) => return Err(LoadError::BackendRefused { plugin: plugin(), reason }),
+            other => return unfit(&other).map_err(failed),
         }
+        let name_and_version = format!("{} {}", version.name(), version.version());
+        Ok(Self { instance, get, write, scan, name_and_version })
     }
 
     /// What it calls itself.
-    pub(crate) fn name_and_version(&self) -> (&'static str, &'static str) {
-        (self.version.name(), self.version.version())
+    pub(crate) fn name_and_version(&self) -> &str {
+        &self.name_and_version
     }
 
     pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
-        let hook = self.instance.table.backend_get;
         let key = abi::Bytes::of(key);
         // SAFETY: as in `open`.
-        let said = answered(|reply| {
-            hook.map(|hook| unsafe { hook(self.instance.state, key, &raw const HOST, reply) })
-        });
+        let said = answered(|reply| unsafe { (self.get)(self.instance.state, key, &raw const HOST, reply) });
         match said.map_err(failed)? {
             Answer::Value(value) => Ok(value.map(Bytes::from)),
             other => refusal(&other),
@@ -71,7 +72,6 @@ impl BackendInstance {
     }
 
     pub(crate) fn write(&mut self, changes: &[Change]) -> Result<(), BackendError> {
-        let hook = self.instance.table.backend_write;
         let changes: Vec<abi::Change<'_>> = changes
             .iter()
             .map(|change| abi::Change {
@@ -79,11 +79,10 @@ impl BackendInstance {
                 value: abi::Bytes::optional(change.value.as_deref()),
             })
             .collect();
+        let (first, count) = (changes.as_ptr(), changes.len());
         let said = answered(|reply| {
-            // SAFETY: as in `open`.
-            hook.map(|hook| unsafe {
-                hook(self.instance.state, changes.as_ptr(), changes.len(), &raw const HOST, reply)
-            })
+            // SAFETY: as in `open`; there are `count` changes until it returns.
+            unsafe { (self.write)(self.instance.state, first, count, &raw const HOST, reply) }
         });
         match said.map_err(failed)? {
             Answer::Pass => Ok(()),
@@ -92,11 +91,10 @@ impl BackendInstance {
     }
 
     pub(crate) fn scan(&mut self, from: &[u8], max: usize) -> Result<Vec<(Bytes, Bytes)>, BackendError> {
-        let Some(hook) = self.instance.table.backend_scan else { return Ok(Vec::new()) };
         let mut reply = Reply::of_scan(ANSWER_BYTES_MAX, max, SCAN_BYTES);
-        let from = abi::Bytes::of(from);
+        let (from, to) = (abi::Bytes::of(from), (&raw mut reply).cast());
         // SAFETY: as in `open`.
-        unsafe { hook(self.instance.state, from, max, &raw const HOST, (&raw mut reply).cast()) };
+        unsafe { (self.scan)(self.instance.state, from, max, &raw const HOST, to) };
         match reply.finish().map_err(failed)? {
             Answer::None => Ok(Vec::new()),
             Answer::Entries(entries) => Ok(entries),
@@ -105,7 +103,7 @@ impl BackendInstance {
     }
 }
 
-fn answered(call: impl FnOnce(*mut abi::Reply) -> Option<()>) -> Answered<Answer> {
+fn answered(call: impl FnOnce(*mut abi::Reply)) -> Answered<Answer> {
     let mut reply = Reply::new(ANSWER_BYTES_MAX);
     call((&raw mut reply).cast());
     reply.finish()

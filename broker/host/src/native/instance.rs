@@ -36,7 +36,7 @@ pub(super) struct Shared {
 
 /// One live instance. It is used for one call at a time.
 pub(crate) struct Instance {
-    pub(super) table: &'static abi::Table,
+    table: &'static abi::Table,
     pub(super) state: *mut c_void,
     shared: Arc<Shared>,
 }
@@ -100,9 +100,14 @@ impl Version {
         Ok(instance)
     }
 
+    /// What the library exports.
+    pub(super) fn table(&self) -> &'static abi::Table {
+        self.exported.table
+    }
+
     /// Whether the broker's store can stand on it.
     pub(crate) fn is_backend(&self) -> bool {
-        let table = self.exported.table;
+        let table = self.table();
         table.backend_open.is_some()
             && table.backend_get.is_some()
             && table.backend_write.is_some()
