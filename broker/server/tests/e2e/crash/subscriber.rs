@@ -34,6 +34,8 @@ pub(super) struct Subscriber {
     unreleased: HashMap<PacketId, (String, usize)>,
     /// Acknowledgements that are not sent yet.
     owed: VecDeque<Packet>,
+    /// What became of each message, for who has to find out why it came twice.
+    trails: BTreeMap<(String, usize), Vec<String>>,
     pub(super) seen: BTreeMap<String, Seen>,
     /// Topics of wills, as often as they came.
     pub(super) wills: Vec<String>,
@@ -48,6 +50,7 @@ impl Subscriber {
             is_subscribed: false,
             unreleased: HashMap::new(),
             owed: VecDeque::new(),
+            trails: BTreeMap::new(),
             seen: BTreeMap::new(),
             wills: Vec::new(),
         }
@@ -70,10 +73,16 @@ impl Subscriber {
         self.seen.get(topic).map_or(&[], |seen| &seen.numbers)
     }
 
+    fn trail(&mut self, topic: &str, number: usize, what: String) {
+        let attempts = self.session.attempts();
+        self.trails.entry((topic.to_owned(), number)).or_default().push(format!("connection {attempts}: {what}"));
+    }
+
     fn publish(&mut self, publish: &Publish) {
         let topic = publish.topic.as_str().to_owned();
         let payload = str::from_utf8(&publish.payload).unwrap();
         let number: usize = payload.split_whitespace().next().unwrap().parse().unwrap();
+        self.trail(&topic, number, format!("PUBLISH dup={} {:?}", publish.dup, publish.packet_id));
         match (publish.qos, publish.packet_id) {
             (QoS::AtLeastOnce, Some(id)) => self.owed.push_back(Packet::PubAck(Ack::new(id))),
             (QoS::ExactlyOnce, Some(id)) => {
@@ -96,7 +105,8 @@ impl Subscriber {
     }
 
     fn note(&mut self, topic: String, number: usize, publish: &Publish) {
-        let place = format!("{}, {topic}, message {number}", self.session.name());
+        let trail = self.trails.get(&(topic.clone(), number));
+        let place = format!("{}, {topic}, message {number} ({trail:?})", self.session.name());
         let seen = self.seen.entry(topic).or_default();
         if !publish.dup {
             *seen.fresh.entry(number).or_default() += 1;
@@ -142,7 +152,9 @@ impl Client for Subscriber {
             }
             Packet::Publish(publish) => self.publish(&publish),
             Packet::PubRel(ack) => {
-                self.unreleased.remove(&ack.packet_id);
+                if let Some((topic, number)) = self.unreleased.remove(&ack.packet_id) {
+                    self.trail(&topic, number, format!("PUBREL {}", ack.packet_id));
+                }
                 self.owed.push_back(Packet::PubComp(Ack::new(ack.packet_id)));
             }
             other => panic!("{}: {other:?}", self.session.name()),
@@ -150,7 +162,13 @@ impl Client for Subscriber {
     }
 
     fn act(&mut self, dice: &mut Rng) {
-        for packet in self.owed.drain(..dice.usize(0..=self.owed.len())) {
+        let owed: Vec<Packet> = self.owed.drain(..dice.usize(0..=self.owed.len())).collect();
+        for packet in owed {
+            if let Packet::PubRec(ack) = &packet
+                && let Some((topic, number)) = self.unreleased.get(&ack.packet_id).cloned()
+            {
+                self.trail(&topic, number, format!("sent PUBREC {}", ack.packet_id));
+            }
             self.session.send(&packet);
         }
     }
