@@ -119,6 +119,9 @@ fn one_process_at_a_time_has_it() {
     let sentences: Vec<&str> = errors.lines().filter(|line| line.starts_with("error: ")).collect();
     let said = "the store's backend cannot be used: plugin 'state' cannot open its store: ";
     assert!(matches!(&sentences[..], [one] if one.contains(said)), "{errors}");
+    let output = place.command(&["plugin", "reload", "state"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("is the store's backend, which stays as it is"), "{errors}");
     broker.publish(&["-q", "1", "-t", "t", "-m", "all is well"]);
 }
 

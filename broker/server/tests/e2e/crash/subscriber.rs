@@ -75,7 +75,10 @@ impl Subscriber {
 
     fn trail(&mut self, topic: &str, number: usize, what: String) {
         let attempts = self.session.attempts();
-        self.trails.entry((topic.to_owned(), number)).or_default().push(format!("connection {attempts}: {what}"));
+        self.trails
+            .entry((topic.to_owned(), number))
+            .or_default()
+            .push(format!("connection {attempts}: {what}"));
     }
 
     fn publish(&mut self, publish: &Publish) {
