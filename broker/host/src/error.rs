@@ -228,6 +228,14 @@ pub enum LoadError {
         /// Why.
         detail: String,
     },
+    /// What loads it does not start.
+    #[error("plugin '{plugin}': {error}")]
+    Host {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        error: HostError,
+    },
     /// A thread cannot be started.
     #[error(
         "plugin '{plugin}': a thread for its calls cannot be started: {detail}; raise the limit on threads, or lower io_threads"
@@ -277,7 +285,7 @@ pub enum LoadError {
     },
     /// It is no store backend.
     #[error(
-        "plugin '{plugin}' is no store backend, which `backend` under [store] names it for; name a native plugin that serves store-backend, or leave `backend` out"
+        "plugin '{plugin}' is no store backend, which `backend` under [store] names it for; name a plugin that serves store-backend, or leave `backend` out"
     )]
     NoBackend {
         /// The plugin.

@@ -71,6 +71,13 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Loads a version that may serve no hook point.
+    pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+        self.shared.load_any(config)
+    }
+}
+
 /// What all plugins of a host share.
 pub(crate) struct Shared {
     // First, so that no call is in flight when the ticker goes.
@@ -93,7 +100,7 @@ impl Shared {
         Ok(generation)
     }
 
-    fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+    pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
         self.ticker.run();
         let generation = load::load(&self.engine, &self.linker, &self.services, &self.config, config)?;
         if generation.waits && self.io_pool.get().is_none() {

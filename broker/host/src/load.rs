@@ -157,7 +157,7 @@ fn load_wasm(
         kind: PluginKind::Wasm,
         file: config.file.clone(),
         hooks: points(&blueprint.exports),
-        is_store_backend: false,
+        is_store_backend: blueprint.exports.store_backend.is_some(),
         topics: texts(&wants.on_publish),
         deliver_topics: texts(&wants.on_deliver),
         stored_topics: texts(&wants.persistence),
@@ -255,7 +255,8 @@ fn check_interface(
         let export = format!("{PACKAGE}guest@{API_VERSION}");
         return Err(LoadError::MissingExport { plugin: plugin(), export });
     }
-    if !HOOKS.iter().any(|hook| names.iter().any(|name| name == hook.name())) {
+    let served = |point: &str| names.iter().any(|name| name == point);
+    if !HOOKS.iter().any(|hook| served(hook.name())) && !served(PluginInfo::STORE_BACKEND) {
         return Err(LoadError::NoHooks { plugin: plugin(), hooks: hook_names() });
     }
     Ok(imports)
@@ -263,7 +264,7 @@ fn check_interface(
 
 /// The names of all hook points that a plugin can serve.
 pub(crate) fn hook_names() -> String {
-    HOOKS.map(HookPoint::name).join(", ")
+    HOOKS.map(HookPoint::name).join(", ") + ", " + PluginInfo::STORE_BACKEND
 }
 
 /// `weirmq:plugin/NAME@VERSION`, taken apart.

@@ -10,14 +10,12 @@ use weirmq_native::abi;
 use super::host::HOST;
 use super::instance::{Answered, Instance, Version};
 use super::reply::{Answer, Reply, unfit};
+use crate::backend::SCAN_BYTES;
 use crate::config::PluginConfig;
 use crate::error::LoadError;
 
 /// The most bytes that one answer may have: more than any record.
 const ANSWER_BYTES_MAX: usize = 512 << 20;
-
-/// A scan has enough when it has so many bytes.
-const SCAN_BYTES: usize = 8 << 20;
 
 /// An instance whose store is open.
 pub(crate) struct BackendInstance {
@@ -91,7 +89,7 @@ impl BackendInstance {
     }
 
     pub(crate) fn scan(&mut self, from: &[u8], max: usize) -> Result<Vec<(Bytes, Bytes)>, BackendError> {
-        let mut reply = Reply::of_scan(ANSWER_BYTES_MAX, max, SCAN_BYTES);
+        let mut reply = Reply::of_scan(ANSWER_BYTES_MAX, max, SCAN_BYTES as usize);
         let (from, to) = (abi::Bytes::of(from), (&raw mut reply).cast());
         // SAFETY: as in `open`.
         unsafe { (self.scan)(self.instance.state, from, max, &raw const HOST, to) };

@@ -13,6 +13,7 @@ mod crash;
 mod faults;
 mod lifecycle;
 mod quickstart;
+mod rqlite_store;
 mod runtime;
 mod sqlite_store;
 mod state;
