@@ -139,3 +139,58 @@ fn a_plugin_that_cannot_be_the_backend_is_refused_in_words() {
     assert!(error.contains("use it with `backend = \"memory-store\"` under [store]"), "{error}");
     assert_eq!(host.check(&config).unwrap().served(), ["store-backend"]);
 }
+
+/// The component that misbehaves as `fault` says.
+fn component(fault: &str, deadline_ms: u32) -> Result<PluginBackend, LoadError> {
+    let mut config = configured("bad-store", guest("bad-store"), &json!({ "fault": fault }));
+    config.deadline_ms.store_backend = deadline_ms;
+    PluginBackend::load(&HostConfig::default(), &config)
+}
+
+#[test]
+fn a_component_gets_puts_deletes_and_scans() {
+    let backend = component("none", 30_000).unwrap();
+    assert_eq!(backend.version(), "bad-store 0.1.0");
+    backend.write(&[put("b", "2"), put("a", "1"), put("empty", ""), put("gone", "x")]).unwrap();
+    backend.write(&[remove("gone"), remove("was never there"), put("b", "3")]).unwrap();
+    assert_eq!(backend.get(b"b"), Ok(Some("3".into())));
+    assert_eq!(backend.get(b"empty"), Ok(Some(Bytes::new())));
+    assert_eq!(backend.get(b"gone"), Ok(None));
+    let entry = |key: &'static str, value: &'static str| (Bytes::from(key), Bytes::from(value));
+    assert_eq!(backend.scan(b"", 2), Ok(vec![entry("a", "1"), entry("b", "3")]));
+    // More than a plugin's answers may have otherwise.
+    let large = Bytes::from(vec![7; 3 << 20]);
+    backend
+        .write(&(0..5_u8).map(|number| put(vec![0xf0, number], large.clone())).collect::<Vec<_>>())
+        .unwrap();
+    let found = backend.scan(&[0xf0], 512).unwrap();
+    assert!(
+        (1..5).contains(&found.len()) && found.iter().all(|(_, value)| *value == large),
+        "{}",
+        found.len()
+    );
+}
+
+#[test]
+fn what_a_component_does_wrong_is_an_error_in_words_and_its_last_where_it_is_broken() {
+    let failed = |fault: &str, deadline_ms: u32| {
+        let backend = component(fault, deadline_ms).unwrap();
+        (backend.write(&[put("k", "v")]).unwrap_err(), backend.get(b"k"))
+    };
+    let error = |reason: &str, is_full| BackendError { reason: reason.into(), is_full };
+    assert_eq!(failed("is full", 30_000), (error("no room", true), Ok(None)));
+    assert_eq!(failed("fails", 30_000), (error("the table is gone", false), Ok(None)));
+    for (fault, deadline_ms, said) in
+        [("traps", 30_000, "unreachable"), ("loops", 1_000, "it ran for more than 1000 ms")]
+    {
+        let (error, later) = failed(fault, deadline_ms);
+        assert!(error.reason.contains(said), "{error}");
+        assert_eq!(later, Err(error), "{fault}: it is broken");
+    }
+    let backend = component("gives all", 30_000).unwrap();
+    backend.write(&[put("a", "1"), put("b", "2")]).unwrap();
+    assert_eq!(backend.scan(b"", 1), Err(error("it gives 2 entries, and was asked for 1", false)));
+    let said = |fault: &str, deadline_ms| component(fault, deadline_ms).unwrap_err().to_string();
+    assert_eq!(said("refuses", 30_000), "plugin 'bad-store' cannot open its store: the tables are locked");
+    assert!(said("opens for ever", 1_000).contains("failed in open: "), "{}", said("opens for ever", 1_000));
+}
