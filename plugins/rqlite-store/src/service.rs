@@ -2,11 +2,14 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use weirmq_plugin::host::{self, HttpError, Request};
+use weirmq_plugin::host::{self, HttpError, Request, Response};
 use weirmq_plugin::{Pair, Refusal};
 
 /// How much of a text of rqlite goes to the log.
 const REASON_BYTES_MAX: usize = 200;
+
+/// How often a request is sent whose connection breaks off: what it does is the same however often it is done.
+const ATTEMPTS_MAX: usize = 3;
 
 /// Where rqlite answers.
 pub(crate) struct Service {
@@ -65,7 +68,7 @@ impl Service {
             body: Value::from(statements).to_string().into_bytes(),
             timeout_ms: None,
         };
-        let response = host::send(&request).map_err(|error| failed(in_words(error)))?;
+        let response = send(&request).map_err(|error| failed(in_words(error)))?;
         if response.status != 200 {
             let text = String::from_utf8_lossy(&response.body);
             return Err(failed(format!("it answered with status {}: {}", response.status, shortened(&text))));
@@ -81,6 +84,17 @@ impl Service {
                 Err(failed("another broker has opened the store since".to_owned()))
             }
             Some(error) => Err(failed(shortened(&error))),
+        }
+    }
+}
+
+fn send(request: &Request) -> Result<Response, HttpError> {
+    let mut attempts_left = ATTEMPTS_MAX;
+    loop {
+        attempts_left -= 1;
+        match host::send(request) {
+            Err(HttpError::Unreachable(_)) if attempts_left > 0 => {}
+            outcome => return outcome,
         }
     }
 }

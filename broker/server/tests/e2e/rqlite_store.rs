@@ -33,6 +33,8 @@ enum Fault {
     NoLeader,
     /// Requests are not answered.
     Silent,
+    /// The next connection that asks is closed.
+    BreaksOff,
     Full,
 }
 
@@ -88,6 +90,10 @@ impl Rqlite {
                     loop {
                         thread::park();
                     }
+                }
+                Fault::BreaksOff => {
+                    inside.fault = Fault::None;
+                    return None;
                 }
                 Fault::Full => (200, json!({"results": [{"error": "database or disk is full"}]})),
                 Fault::None if first.starts_with("POST /db/execute?transaction ") => {
@@ -199,7 +205,9 @@ fn sessions_queues_and_retained_messages_survive_in_it() {
     for number in 0..50 {
         assert_eq!(publish(&mut link, number + 1, &number.to_string()), ReasonCode::Success);
     }
+    rqlite.set(Fault::BreaksOff);
     broker.publish(&["-q", "1", "-r", "-t", "kept", "-m", "retained"]);
+    assert!(rqlite.inside.lock().unwrap().fault == Fault::None, "a connection broke off, and that was all");
     broker.signal("KILL");
     broker.ended();
     let broker = place.start();
