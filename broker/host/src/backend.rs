@@ -77,22 +77,14 @@ impl PluginBackend {
             PluginKind::Wasm => Some(compile(host, config)?),
         };
         let (own, folder) = (config.clone(), host.native_folder.clone());
+        let open = move || match generation {
+            None => BackendInstance::open(&own, &bytes, folder.as_deref()).map(Opened::Native),
+            Some((host, generation)) => Component::open(&own, host, generation).map(Opened::Wasm),
+        };
         let work = move || {
-            // Dropped last, when the instance is gone.
+            // Dropped when the instance is gone.
             let _ending: SyncSender<()> = ending;
-            let outcome = match generation {
-                None => BackendInstance::open(&own, &bytes, folder.as_deref()).map(Opened::Native),
-                Some((host, generation)) => Component::open(&own, host, generation).map(Opened::Wasm),
-            };
-            let mut instance = match outcome {
-                Ok(instance) => instance,
-                Err(error) => return drop(opened.send(Err(error))),
-            };
-            // Where nobody waits any more, the channel of calls is closed too.
-            drop(opened.send(Ok(instance.name_and_version())));
-            for call in asked {
-                call(&mut instance);
-            }
+            serve(open, &opened, &asked);
         };
         let thread = std::thread::Builder::new().name("store-plugin".to_owned()).spawn(work);
         thread
@@ -205,6 +197,23 @@ impl Opened {
             Self::Native(instance) => instance.name_and_version().to_owned(),
             Self::Wasm(component) => component.name_and_version.clone(),
         }
+    }
+}
+
+/// The thread: opens the store, and does what is asked until nobody can ask any more.
+fn serve(
+    open: impl FnOnce() -> Result<Opened, LoadError>,
+    opened: &SyncSender<Result<String, LoadError>>,
+    asked: &mpsc::Receiver<Asked>,
+) {
+    let mut instance = match open() {
+        Ok(instance) => instance,
+        Err(error) => return drop(opened.send(Err(error))),
+    };
+    // Where nobody waits any more, nobody asks either.
+    drop(opened.send(Ok(instance.name_and_version())));
+    for call in asked {
+        call(&mut instance);
     }
 }
 

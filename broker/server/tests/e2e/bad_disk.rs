@@ -36,9 +36,10 @@ impl BadDisk {
         Self { place, folder, shim }
     }
 
-    /// A broker on the log.
-    fn beneath_the_log() -> Self {
-        Self::beneath(Place::with(sqlite_store::HEAD), "data/store")
+    /// A broker on the log, with this durability.
+    fn beneath_the_log(durability: &str) -> Self {
+        let config = format!("{}[store]\ndurability = '{durability}'\n", sqlite_store::HEAD);
+        Self::beneath(Place::with(&config), "data/store")
     }
 
     /// A broker on a backend that keeps its database there, and has so long for a call.
@@ -196,7 +197,10 @@ fn a_write_that_fails_is_acknowledged_to_nobody() {
     for ((errno, said), code) in
         [(EIO, ReasonCode::ImplementationSpecificError), (ENOSPC, ReasonCode::QuotaExceeded)]
     {
-        holds_its_promises(&BadDisk::beneath_the_log(), "write", errno, &["writing to", ".log", said], code);
+        for durability in ["fsync", "os"] {
+            let disk = BadDisk::beneath_the_log(durability);
+            holds_its_promises(&disk, "write", errno, &["writing to", ".log", said], code);
+        }
     }
 }
 
@@ -205,13 +209,19 @@ fn an_fsync_that_fails_is_acknowledged_to_nobody() {
     for ((errno, said), code) in
         [(EIO, ReasonCode::ImplementationSpecificError), (ENOSPC, ReasonCode::QuotaExceeded)]
     {
-        holds_its_promises(&BadDisk::beneath_the_log(), "sync", errno, &["syncing", ".log", said], code);
+        holds_its_promises(
+            &BadDisk::beneath_the_log("fsync"),
+            "sync",
+            errno,
+            &["syncing", ".log", said],
+            code,
+        );
     }
 }
 
 #[test]
 fn an_fsync_that_hangs_holds_acknowledgements_up_and_nothing_else() {
-    let disk = BadDisk::beneath_the_log();
+    let disk = BadDisk::beneath_the_log("fsync");
     let broker = disk.start();
     leave_a_session(&broker);
     let online = broker.mosquitto_sub(&["-q", "0", "-t", "live/#"]);
@@ -259,7 +269,7 @@ fn a_backend_that_hangs_is_waited_for_until_its_deadline_and_acknowledged_to_nob
 
 #[test]
 fn a_disk_that_is_bad_at_start_keeps_the_broker_from_starting_with_one_sentence() {
-    let disk = BadDisk::beneath_the_log();
+    let disk = BadDisk::beneath_the_log("fsync");
     let broker = disk.start();
     leave_a_session(&broker);
     broker.signal("TERM");
