@@ -23,7 +23,7 @@ use crate::event::{Event, Number, Published, StoredMessage};
 use crate::format::{self, EventView};
 use crate::frame::{Frames, Salt, Unnumbered};
 use crate::mark::{self, Mark, Position};
-use crate::read;
+use crate::read::{self, Ahead, Source};
 use crate::recover::{self, Recovered, Recovery, io_error};
 use crate::segment::{self, HEADER_BYTES, Header};
 use crate::state::{Place, State};
@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     /// The compaction thread waits for this.
     pub(crate) compaction: Condvar,
     pub(crate) progress: Arc<Progress>,
+    /// Locked alone.
+    pub(crate) ahead: Ahead,
     /// Locked after nothing, by who has taken a chunk from the tail, and for a moment by who syncs.
     pub(crate) written: Mutex<Written>,
     /// Locked after `inner`, or alone.
@@ -434,6 +436,7 @@ impl Shared {
             work: Condvar::new(),
             compaction: Condvar::new(),
             progress: Arc::new(Progress::default()),
+            ahead: Ahead::default(),
             written: Mutex::new(written),
             mark: Mutex::new(log.mark),
             victim: Mutex::new(None),
@@ -574,9 +577,11 @@ impl Shared {
         let inner = self.inner.lock();
         let Some(place) = find(&inner.state) else { return Ok(None) };
         let unwritten = inner.tail.frame(place.frame);
-        let file = inner.segments.get(&place.frame.segment).map(|segment| Arc::clone(&segment.file));
+        let segment = inner.segments.get(&place.frame.segment);
+        let segment = segment.map(|segment| (Arc::clone(&segment.file), segment.bytes));
         drop(inner);
-        read::event(&*self.disk, self.salt, place, unwritten, file.as_deref(), take).map(Some)
+        let source = segment.as_ref().map(|(file, bytes)| Source { file: &**file, bytes: *bytes });
+        read::event(&*self.disk, self.salt, place, unwritten.as_deref(), source, &self.ahead, take).map(Some)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{OpenError, StoreError};
 use crate::event::{Event, Number, StoredMessage};
 use crate::format::EventView;
 use crate::frame::Salt;
-use crate::read;
+use crate::read::{self, Ahead, Source};
 use crate::recover::{self, Recovered, Recovery};
 use crate::state::{Place, State};
 use crate::store::{Delivered, Queued, SessionFacts, Store};
@@ -28,6 +28,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct ReadOnlyStore {
     disk: Arc<dyn Disk>,
     log: Recovered,
+    ahead: Ahead,
     report: Recovery,
     in_use: bool,
 }
@@ -71,7 +72,7 @@ impl ReadOnlyStore {
             match recover::read(&*disk) {
                 Ok(Some(mut log)) => {
                     let report = std::mem::take(&mut log.report);
-                    return Ok(Self { disk, log, report, in_use });
+                    return Ok(Self { disk, log, ahead: Ahead::default(), report, in_use });
                 }
                 Ok(None) => return Err(OpenError::NoStore { path: disk.path("") }),
                 // A segment was given back, or its end was being written, while it was read.
@@ -119,8 +120,10 @@ impl ReadOnlyStore {
         take: impl FnOnce(&EventView<'_>) -> Option<T>,
     ) -> Result<Option<T>, StoreError> {
         let Some(place) = place else { return Ok(None) };
-        let file = self.log.segments.get(&place.frame.segment).map(|segment| &*segment.file);
-        read::event(&*self.disk, Salt::new(self.log.mark.salt), place, None, file, take).map(Some)
+        let segment = self.log.segments.get(&place.frame.segment);
+        let source = segment.map(|segment| Source { file: &*segment.file, bytes: segment.bytes });
+        let salt = Salt::new(self.log.mark.salt);
+        read::event(&*self.disk, salt, place, None, source, &self.ahead, take).map(Some)
     }
 
     fn state(&self) -> &State {
