@@ -6,6 +6,7 @@ use crate::counters::Counters;
 use crate::durable::keeper::Keeper;
 use crate::durable::ledger::Ledger;
 use crate::durable::{NotKept, Position};
+use crate::events::Events;
 use crate::outbox::Outbox;
 
 /// What a batch of work leaves to be done once, at its end: what is to be recorded, outboxes to flush, counts to add up.
@@ -14,6 +15,7 @@ pub(crate) struct Batch {
     outboxes: Vec<Arc<Outbox>>,
     tally: Tally,
     counters: Arc<Counters>,
+    events: Arc<Events>,
     /// Where something is kept at all.
     keeper: Option<Arc<Keeper>>,
     ledger: Option<Box<Ledger>>,
@@ -29,9 +31,14 @@ struct Tally {
 }
 
 impl Batch {
-    /// An empty batch that counts into `counters` and has records kept by `keeper`.
-    pub(crate) fn new(counters: Arc<Counters>, keeper: Option<Arc<Keeper>>) -> Self {
-        Self { outboxes: Vec::new(), tally: Tally::default(), counters, keeper, ledger: None }
+    /// An empty batch that counts into `counters`, notes in `events` and has records kept by `keeper`.
+    pub(crate) fn new(counters: Arc<Counters>, events: Arc<Events>, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { outboxes: Vec::new(), tally: Tally::default(), counters, events, keeper, ledger: None }
+    }
+
+    /// Where to note what happens to messages; it is told when the batch ends.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Has `outbox` flushed at the end.
@@ -77,7 +84,7 @@ impl Batch {
 
     /// An empty batch like this one, for work that goes on elsewhere.
     pub(crate) fn another(&self) -> Self {
-        Self::new(Arc::clone(&self.counters), self.keeper.clone())
+        Self::new(Arc::clone(&self.counters), Arc::clone(&self.events), self.keeper.clone())
     }
 
     /// Takes over what `other` leaves to be done.
@@ -122,6 +129,7 @@ impl Batch {
             self.counters.messages_sent.add(tally.sent);
             self.counters.payload_bytes_sent.add(tally.sent_bytes);
         }
+        self.events.tell();
     }
 }
 

@@ -24,7 +24,8 @@ use crate::counters::{Counters, DropReason, Limit, LogGate};
 use crate::durable::Journal;
 use crate::durable::event::{Event as DurableEvent, RetainChange};
 use crate::durable::keeper::Keeper;
-use crate::hook::{Chains, Event, HookPoint};
+use crate::events::{Events, Subject};
+use crate::hook::{Chains, Event, EventKind, HookPoint};
 use crate::limits::{Capabilities, Limits};
 use crate::message::{Message, Publisher, QoS};
 use crate::plan::Plan;
@@ -97,6 +98,7 @@ pub struct Broker {
     response_information: Option<Box<str>>,
     server_reference: Option<Box<str>>,
     counters: Arc<Counters>,
+    events: Arc<Events>,
     chains: ArcSwap<Chains>,
     /// Counts changes of subscriptions and chains: a plan of an earlier epoch is out of date.
     epoch: AtomicU64,
@@ -140,6 +142,7 @@ impl Broker {
             response_information,
             server_reference,
             counters,
+            events: Arc::default(),
             chains: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             rights_epoch: AtomicU64::new(0),
@@ -157,7 +160,9 @@ impl Broker {
     /// Puts `chains` in the place of the hooks: the next message of every topic meets them.
     pub fn set_chains(&self, mut chains: Chains) {
         chains.log = Arc::clone(&self.log);
-        self.chains.store(Arc::new(chains));
+        let chains = Arc::new(chains);
+        self.events.set_chains(&chains);
+        self.chains.store(chains);
         self.rights_epoch.fetch_add(1, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::Release);
     }
@@ -214,12 +219,15 @@ impl Broker {
     /// Ends the sessions whose time is up and publishes the wills that are due. The work that it gives back
     /// must be driven to its end.
     pub fn handle_timeout(self: &Arc<Self>, now: Now) -> Vec<Work> {
+        self.events.set_now(now);
         let due: Vec<Arc<Session>> = {
             let mut deadlines = self.deadlines.lock();
             let later = deadlines.split_off(&(now.at, u64::MAX));
             std::mem::replace(&mut *deadlines, later).into_values().collect()
         };
-        due.into_iter().filter_map(|session| self.session_is_due(&session, now)).collect()
+        let works = due.into_iter().filter_map(|session| self.session_is_due(&session, now)).collect();
+        self.events.tell();
+        works
     }
 
     /// Forgets what is out of date and expired. To be called about once a minute.
@@ -260,7 +268,7 @@ impl Broker {
     }
 
     pub(crate) fn batch(&self) -> Batch {
-        Batch::new(Arc::clone(&self.counters), self.keeper.clone())
+        Batch::new(Arc::clone(&self.counters), Arc::clone(&self.events), self.keeper.clone())
     }
 
     /// The journal, where something is kept at all.
@@ -325,13 +333,40 @@ impl Broker {
         plan
     }
 
-    /// Counts a message that a session does not get.
-    pub(crate) fn dropped(&self, session: Option<&Session>, reason: DropReason) {
-        self.dropped_many(session, reason, 1);
+    /// Counts a message that a session does not get, or nobody.
+    pub(crate) fn dropped<'a>(
+        &self,
+        session: Option<&Session>,
+        subject: impl Into<Subject<'a>>,
+        reason: DropReason,
+    ) {
+        self.dropped_many(session, subject, reason, 1);
     }
 
-    /// Counts so many messages that a session does not get.
-    pub(crate) fn dropped_many(&self, session: Option<&Session>, reason: DropReason, messages: u64) {
+    /// Counts a message that is none; `topic` need not be one.
+    pub(crate) fn dropped_early(&self, topic: &str, reason: DropReason) {
+        self.counters.dropped.count(reason);
+        if self.events.want(EventKind::MessageDropped)
+            && let Ok(topic) = TopicName::new(topic)
+        {
+            self.events.dropped(None, &topic, reason);
+        }
+    }
+
+    /// Counts so many messages like `subject` that a session does not get.
+    pub(crate) fn dropped_many<'a>(
+        &self,
+        session: Option<&Session>,
+        subject: impl Into<Subject<'a>>,
+        reason: DropReason,
+        messages: u64,
+    ) {
+        if self.events.want(EventKind::MessageDropped) {
+            let subject = subject.into();
+            for _ in 0..messages {
+                self.events.dropped(session.map(|session| &session.client_id), subject, reason);
+            }
+        }
         self.counters.dropped.count_many(reason, messages);
         if let Some(session) = session {
             session.drops.count_many(reason, messages);
@@ -342,7 +377,7 @@ impl Broker {
     /// Retains `message` as its RETAIN flag asks. Answers what that changes.
     pub(crate) fn retain(&self, message: &Arc<Message>, now: Now) -> RetainChange {
         if self.retained.write().store(message, now.at).is_err() {
-            self.dropped(None, DropReason::RetainedFull);
+            self.dropped(None, &**message, DropReason::RetainedFull);
             return RetainChange::Keep;
         }
         if message.payload.is_empty() { RetainChange::Clear } else { RetainChange::Replace }
@@ -352,6 +387,10 @@ impl Broker {
     /// second.
     pub fn tick(&self, now: Now) {
         self.log.refill();
+        let left_out = self.events.take_left_out();
+        if left_out > 0 {
+            tracing::warn!(left_out, "events about messages come faster than plugins are told of them");
+        }
         for link in self.chains.load().at(HookPoint::Timer) {
             link.hook.on_timer(now);
         }

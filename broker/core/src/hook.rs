@@ -645,6 +645,11 @@ impl Chains {
         self.events.contains(kind)
     }
 
+    /// The events that somebody wants to be told of.
+    pub(crate) const fn events(&self) -> EventKinds {
+        self.events
+    }
+
     /// The hooks that serve `point`, first asked first.
     #[must_use]
     pub fn at(&self, point: HookPoint) -> &[Link] {

@@ -26,6 +26,8 @@ pub(crate) struct Opening {
     pub(crate) clean_start: bool,
     pub(crate) expiry: SessionExpiry,
     pub(crate) will: Option<Box<Will>>,
+    /// Of the subscriptions that wait for the client, those that it may no longer have.
+    pub(crate) lost: Vec<Subscribable>,
     pub(crate) live: Live,
 }
 
@@ -126,11 +128,15 @@ impl Broker {
         if present && !self.may_resume(session, &opening) {
             return Err(Box::new(opening));
         }
+        if present {
+            // Before anything is sent: what was lost while the client was away must not reach it.
+            self.take_back(session, &opening.lost, batch);
+        }
         let mut state = session.lock();
         if state.live.is_some() || state.ended {
             return Err(Box::new(opening));
         }
-        let Opening { identity, clean_start: _, expiry, will, live } = opening;
+        let Opening { identity, clean_start: _, expiry, will, lost: _, live } = opening;
         self.unschedule(session, &mut state);
         state.identity = identity;
         state.expiry = expiry;
@@ -149,7 +155,8 @@ impl Broker {
         let State { outbound, live: place, .. } = &mut *state;
         let live = place.insert(live);
         outbound.resume();
-        outbound.pump(live, now.at, batch, &mut |reason| self.dropped(Some(session), reason));
+        outbound
+            .pump(live, now.at, batch, &mut |reason, message| self.dropped(Some(session), message, reason));
         session.set_holds(outbound.is_holding());
         drop(state);
         self.counters.clients_connected.change(1);
@@ -317,12 +324,15 @@ impl Broker {
         let (subscriptions, lost) = {
             let mut state = session.lock();
             self.unschedule(session, &mut state);
-            let lost = std::mem::take(&mut state.outbound).pending();
+            let lost = std::mem::take(&mut state.outbound);
             state.unreleased = Default::default();
             state.will = None;
             (std::mem::take(&mut state.subscriptions), lost)
         };
-        self.counters.dropped.count_many(DropReason::SessionEnded, lost as u64);
+        self.counters.dropped.count_many(DropReason::SessionEnded, lost.pending() as u64);
+        for message in lost.messages() {
+            self.events.dropped(Some(&session.client_id), &**message, DropReason::SessionEnded);
+        }
         if !subscriptions.is_empty() {
             let mut all = self.subscriptions.write();
             for filter in subscriptions.keys() {

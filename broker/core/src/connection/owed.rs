@@ -11,6 +11,7 @@ use super::{Connection, Phase};
 use crate::broker::Ending;
 use crate::durable::slot::Held;
 use crate::durable::{Journal, NotKept, Position, Waiter};
+use crate::message::Message;
 use crate::time::Now;
 use crate::topic::Subscribable;
 
@@ -290,7 +291,8 @@ impl Connection {
                 }
             };
             let released = self.with_live(&session, |broker, outbound, live, batch| {
-                let on_drop = &mut |reason| broker.dropped(Some(&session), reason);
+                let on_drop =
+                    &mut |reason, message: &Message| broker.dropped(Some(&session), message, reason);
                 outbound.release(outcome, live, on_drop);
                 outbound.pump(live, now.at, batch, on_drop);
             });
