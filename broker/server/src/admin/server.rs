@@ -120,9 +120,9 @@ async fn converse(stream: UnixStream, live: Arc<Live>) -> io::Result<()> {
 fn answer(line: &[u8], live: &Live) -> Answer {
     match serde_json::from_slice(line) {
         Ok(Request::Status {}) => status(live),
-        Ok(Request::PluginList {}) => {
-            Answer::Plugins { plugins: live.assembly().plugins().iter().map(plugin_row).collect() }
-        }
+        Ok(Request::PluginList {}) => Answer::Plugins {
+            plugins: live.assembly().plugins().iter().map(|plugin| plugin_row(plugin)).collect(),
+        },
         Ok(Request::PluginReload { name }) => reload(live, name),
         Ok(Request::PluginDisable { name }) => set_disabled(live, &name, true),
         Ok(Request::PluginEnable { name }) => set_disabled(live, &name, false),

@@ -132,6 +132,9 @@ pub struct Mqtt {
 pub struct Log {
     /// How they are written. Default: `text`.
     pub format: LogFormat,
+    /// Whether the command line says how, whatever the file says.
+    #[serde(skip)]
+    pub format_is_given: bool,
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, also by part (`info,weirmq_host=debug`).
     /// Default: `info`. The environment variable `WEIRMQ_LOG` goes before it.
     pub level: String,
@@ -139,7 +142,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
+        Self { format: LogFormat::Text, format_is_given: false, level: "info".to_owned() }
     }
 }
 
