@@ -14,7 +14,7 @@ use crate::instance::{self, State};
 use crate::load::{self, Generation};
 use crate::plugin::{PluginHook, PluginInfo};
 use crate::pool::Pool;
-use crate::services::{Outside, Services};
+use crate::services::{Outside, Role, Services};
 use crate::ticker::Ticker;
 
 /// Loads plugins. Cheap to clone; its threads end when it and all its plugins are gone.
@@ -58,7 +58,9 @@ impl Host {
     /// [`LoadError`] with what is wrong and what to do.
     pub fn load(&self, config: &PluginConfig) -> Result<Arc<PluginHook>, LoadError> {
         let generation = self.shared.load(config)?;
-        Ok(PluginHook::new(Arc::clone(&self.shared), config, generation))
+        let hook = PluginHook::new(Arc::clone(&self.shared), config, generation);
+        hook.set_shadow(config);
+        Ok(hook)
     }
 
     /// Does all that [`Host::load`] does, short of taking the plugin into service.
@@ -84,8 +86,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn load(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+        self.load_for(config, Role::Live)
+    }
+
+    pub(crate) fn load_for(&self, config: &PluginConfig, role: Role) -> Result<Generation, LoadError> {
         self.ticker.run();
-        let generation = load::load(&self.engine, &self.linker, &self.services, &self.config, config)?;
+        let (engine, linker) = (&self.engine, &self.linker);
+        let generation = load::load(engine, linker, &self.services, &self.config, config, role)?;
         if generation.waits && self.io_pool.get().is_none() {
             let pool = Pool::start(
                 "plugin-io",

@@ -16,6 +16,7 @@
 //! - `convert`: between the broker's words and the interface's, with every answer checked
 //! - [`grant`]: what a plugin asks for, and what the operator grants
 //! - `imports`, [`services`]: what the broker does for plugins when they ask
+//! - `shadow`: another version beside the one that serves, to see what it would answer
 //! - `quarantine`: leaving a plugin alone that keeps failing
 //! - `stats`: counts and durations of calls
 //! - `pool`, `ticker`: the host's threads
@@ -42,13 +43,14 @@ pub mod plugin;
 mod pool;
 mod quarantine;
 pub mod services;
+mod shadow;
 mod stats;
 mod ticker;
 
 use weirmq_core::hook::HookPoint;
 
 pub use config::{
-    Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig,
+    Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig, ShadowConfig,
 };
 pub use error::{HostError, LoadError};
 pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, SecretSource};
@@ -57,6 +59,7 @@ pub use plugin::{Change, Latency, PluginHook, PluginInfo, PluginStats};
 pub use services::key_value::MemoryKeys;
 pub use services::metrics::Figure;
 pub use services::{Consequence, Outside, Revocation, Whom};
+pub use shadow::{Difference, ShadowStats};
 
 /// The version of the plugin interface, `weirmq:plugin@...`, that this host serves.
 pub const API_VERSION: &str = "0.1.0";

@@ -155,6 +155,7 @@ impl Assembly {
             let known = before.iter().find(|plugin| plugin.config().name == config.name);
             let (plugin, outcome) = match (known, host) {
                 (Some(plugin), _) if *plugin.config() == *config => (Arc::clone(plugin), None),
+                (Some(plugin), _) if plugin.configure_shadow(config) => (Arc::clone(plugin), None),
                 (Some(plugin), _) => (Arc::clone(plugin), Some(plugin.configure(config))),
                 (None, Some(host)) => {
                     let (plugin, failed) = Plugin::load(host, config, Lacking::Ignored);
@@ -339,6 +340,8 @@ pub struct Plugin {
     place: Mutex<Place>,
     /// The content of the file when it was loaded, or tried, last.
     seen: Mutex<Option<Fingerprint>>,
+    /// The same of the version in the shadow.
+    shadow_seen: Mutex<Option<Fingerprint>>,
     /// Whether an operator has disabled it.
     disabled: AtomicBool,
 }
@@ -382,6 +385,7 @@ impl Plugin {
             host: host.clone(),
             place: Mutex::new(place),
             seen: Mutex::new(seen),
+            shadow_seen: Mutex::new(shadow_fingerprint(config)),
             disabled: AtomicBool::new(false),
         };
         (plugin, failed)
@@ -394,6 +398,7 @@ impl Plugin {
     pub(crate) fn reload(&self) -> Result<Loaded, LoadError> {
         let config = self.config();
         *self.seen.lock() = Fingerprint::of(&config.file);
+        *self.shadow_seen.lock() = shadow_fingerprint(&config);
         let place = self.place.lock().clone();
         match place {
             Place::Serving(hook) => {
@@ -424,6 +429,26 @@ impl Plugin {
         self.reload()
     }
 
+    /// Takes over what `config` says where only the shadow is another. Answers whether that is so.
+    fn configure_shadow(&self, config: &PluginConfig) -> bool {
+        let but_shadow = PluginConfig { shadow: self.config().shadow.clone(), ..config.clone() };
+        if *self.config() != but_shadow {
+            return false;
+        }
+        self.config.store(Arc::new(config.clone()));
+        self.reload_shadow();
+        true
+    }
+
+    /// Loads the version in the shadow anew.
+    pub(crate) fn reload_shadow(&self) {
+        let config = self.config();
+        *self.shadow_seen.lock() = shadow_fingerprint(&config);
+        if let Some(hook) = self.serving() {
+            hook.set_shadow(&config);
+        }
+    }
+
     /// Brings back the version that served before. `None` where there is none in memory.
     pub(crate) fn rollback(&self) -> Option<Change> {
         self.serving()?.rollback()
@@ -444,6 +469,11 @@ impl Plugin {
     /// not changed: what serves goes on serving.
     pub(crate) fn file_has_changed(&self) -> bool {
         Fingerprint::of(&self.config().file).is_some_and(|found| *self.seen.lock() != Some(found))
+    }
+
+    /// The same of the file of the version in the shadow.
+    pub(crate) fn shadow_file_has_changed(&self) -> bool {
+        shadow_fingerprint(&self.config()).is_some_and(|found| *self.shadow_seen.lock() != Some(found))
     }
 
     /// Its configuration.
@@ -497,6 +527,10 @@ impl Plugin {
             Place::Absent(_, Lacking::Ignored) => None,
         }
     }
+}
+
+fn shadow_fingerprint(config: &PluginConfig) -> Option<Fingerprint> {
+    config.shadow.as_ref().and_then(|shadow| Fingerprint::of(&shadow.file))
 }
 
 /// Enough of a file's content to tell it from another.

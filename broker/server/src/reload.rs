@@ -325,6 +325,8 @@ impl Live {
             if plugin.file_has_changed() {
                 // It is logged there.
                 let _ = self.swap(plugin);
+            } else if plugin.shadow_file_has_changed() {
+                plugin.reload_shadow();
             }
         }
     }
@@ -348,7 +350,11 @@ impl Live {
     fn watched(&self) -> Watched {
         let rules = self.assembly.rules().map(|rules| rules.folder().to_owned());
         let plugins = self.assembly.plugins();
-        let plugins = plugins.iter().flat_map(|plugin| folders_of(&plugin.config().file).collect::<Vec<_>>());
+        let plugins = plugins.iter().flat_map(|plugin| {
+            let config = plugin.config();
+            let shadow = config.shadow.as_ref().map(|shadow| &shadow.file);
+            [&config.file].into_iter().chain(shadow).flat_map(|file| folders_of(file)).collect::<Vec<_>>()
+        });
         let config = self.assembly.config().file.iter().flat_map(|file| {
             let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
             let real = file.canonicalize().ok();

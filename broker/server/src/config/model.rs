@@ -64,6 +64,9 @@ impl Tables {
         let mut plugins = self.plugin.clone();
         for plugin in &mut plugins {
             plugin.file = at(&plugin.file);
+            if let Some(shadow) = &mut plugin.shadow {
+                shadow.file = at(&shadow.file);
+            }
             for secret in plugin.secrets.values_mut() {
                 if let weirmq_host::SecretSource::File(file) = secret {
                     *file = at(file);
