@@ -145,6 +145,12 @@ impl Broker {
         state.ends_at = None;
         state.restored = false;
         self.note_opening(session, &mut state, now, batch);
+        if state.kept
+            && let Some(ledger) = batch.ledger()
+        {
+            // Packet identifiers go on as what was noted of them last says: first that is kept.
+            ledger.wait_for_promised(state.promised.as_ref());
+        }
         if batch.is_awaited() {
             live.outbox.hold();
         }

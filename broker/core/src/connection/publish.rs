@@ -7,7 +7,7 @@ use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Ve
 
 use super::owed::Owe;
 use super::topics::{Kind, Unknown};
-use super::{Connection, Open, Phase, Resolved};
+use super::{Connection, Open, Phase, Resolved, Ways};
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
@@ -84,11 +84,13 @@ impl Connection {
                 let mut state = open.session.lock();
                 let before =
                     state.unreleased.get_mut(&id).map(|connection| std::mem::replace(connection, number));
-                drop(state);
                 if let Some(before) = before {
                     // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
                     open.taken += usize::from(before != number);
-                    self.wait_for_all_before();
+                    if let Some(ledger) = self.batch.ledger() {
+                        ledger.wait_for_promised(state.promised.as_ref());
+                    }
+                    drop(state);
                     return self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
                 }
             }
@@ -218,6 +220,7 @@ impl Connection {
                 let client = Arc::clone(&open.session.client_id);
                 let taken = Event::Taken { from: Sender { client, packet_id: id } };
                 ledger.about(&open.session, taken, true);
+                ledger.promise(&mut state.promised);
             }
             if state.live_as(self.number).is_none() {
                 drop(state);
@@ -248,12 +251,16 @@ impl Connection {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         let id = ack.packet_id;
-        let after = self.with_live(&session, |broker, outbound, live, batch| {
+        let after = self.with_live(&session, |broker, Ways { outbound, promised }, live, batch| {
             let after = outbound.pubrec(live, id, ack.code, batch);
-            if after == AfterPubRec::Done {
-                outbound.pump(live, now.at, batch, &mut |reason, message| {
-                    broker.dropped(Some(&session), message, reason)
-                });
+            match (after, batch.noted()) {
+                (AfterPubRec::Done, _) => {
+                    outbound.pump(live, now.at, batch, &mut |reason, message| {
+                        broker.dropped(Some(&session), message, reason)
+                    });
+                }
+                (AfterPubRec::Release, Some(ledger)) => ledger.promise(promised),
+                _ => {}
             }
             after
         });
@@ -282,6 +289,7 @@ impl Connection {
             let client = Arc::clone(&open.session.client_id);
             let freed = Event::Freed { from: Sender { client, packet_id: ack.packet_id } };
             ledger.about(&open.session, freed, true);
+            ledger.promise(&mut state.promised);
         }
         drop(state);
         let code =
@@ -302,7 +310,7 @@ impl Connection {
     ) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
-        let replays = self.with_live(&session, |broker, outbound, live, batch| {
+        let replays = self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
             if end(outbound, live, id, batch) {
                 outbound.pump(live, now.at, batch, &mut |reason, message| {
                     broker.dropped(Some(&session), message, reason)
