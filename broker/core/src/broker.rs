@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 use weirmq_wire::{Packet, ReasonCode, Version};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Ends};
 use crate::counters::{Counters, DropReason, Limit, LogGate};
 use crate::durable::Journal;
 use crate::durable::event::{Event as DurableEvent, RetainChange};
@@ -97,8 +97,7 @@ pub struct Broker {
     pub(crate) capabilities: Capabilities,
     response_information: Option<Box<str>>,
     server_reference: Option<Box<str>>,
-    counters: Arc<Counters>,
-    events: Arc<Events>,
+    ends: Arc<Ends>,
     chains: ArcSwap<Chains>,
     /// Counts changes of subscriptions and chains: a plan of an earlier epoch is out of date.
     epoch: AtomicU64,
@@ -114,8 +113,6 @@ pub struct Broker {
     numbers: AtomicU64,
     /// For lines that one message may each cause.
     pub(crate) log: Arc<LogGate>,
-    /// Where something is kept at all.
-    keeper: Option<Arc<Keeper>>,
 }
 
 impl Broker {
@@ -141,8 +138,7 @@ impl Broker {
             capabilities,
             response_information,
             server_reference,
-            counters,
-            events: Arc::default(),
+            ends: Arc::new(Ends { counters, events: Events::default(), keeper }),
             chains: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             rights_epoch: AtomicU64::new(0),
@@ -153,7 +149,6 @@ impl Broker {
             sinks,
             numbers: AtomicU64::new(1),
             log,
-            keeper,
         })
     }
 
@@ -161,7 +156,7 @@ impl Broker {
     pub fn set_chains(&self, mut chains: Chains) {
         chains.log = Arc::clone(&self.log);
         let chains = Arc::new(chains);
-        self.events.set_chains(&chains);
+        self.ends.events.set_chains(&chains);
         self.chains.store(chains);
         self.rights_epoch.fetch_add(1, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::Release);
@@ -170,7 +165,7 @@ impl Broker {
     /// What is counted.
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.ends.counters
     }
 
     /// The limits that hold.
@@ -219,21 +214,21 @@ impl Broker {
     /// Ends the sessions whose time is up and publishes the wills that are due. The work that it gives back
     /// must be driven to its end.
     pub fn handle_timeout(self: &Arc<Self>, now: Now) -> Vec<Work> {
-        self.events.set_now(now);
+        self.ends.events.set_now(now);
         let due: Vec<Arc<Session>> = {
             let mut deadlines = self.deadlines.lock();
             let later = deadlines.split_off(&(now.at, u64::MAX));
             std::mem::replace(&mut *deadlines, later).into_values().collect()
         };
         let works = due.into_iter().filter_map(|session| self.session_is_due(&session, now)).collect();
-        self.events.tell();
+        self.ends.events.tell();
         works
     }
 
     /// Forgets what is out of date and expired. To be called about once a minute.
     pub fn tidy(&self, now: Now) {
         let expired = self.retained.write().forget_expired(now.at);
-        if let Some(keeper) = &self.keeper
+        if let Some(keeper) = &self.ends.keeper
             && !expired.is_empty()
         {
             let cleared = expired.into_iter().map(|topic| DurableEvent::RetainedCleared { topic });
@@ -268,12 +263,12 @@ impl Broker {
     }
 
     pub(crate) fn batch(&self) -> Batch {
-        Batch::new(Arc::clone(&self.counters), Arc::clone(&self.events), self.keeper.clone())
+        Batch::new(Arc::clone(&self.ends))
     }
 
     /// The journal, where something is kept at all.
     pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
-        self.keeper.as_ref()
+        self.ends.keeper.as_ref()
     }
 
     pub(crate) fn chains(&self) -> Arc<Chains> {
@@ -345,11 +340,11 @@ impl Broker {
 
     /// Counts a message that is none; `topic` need not be one.
     pub(crate) fn dropped_early(&self, topic: &str, reason: DropReason) {
-        self.counters.dropped.count(reason);
-        if self.events.want(EventKind::MessageDropped)
+        self.ends.counters.dropped.count(reason);
+        if self.ends.events.want(EventKind::MessageDropped)
             && let Ok(topic) = TopicName::new(topic)
         {
-            self.events.dropped(None, &topic, reason);
+            self.ends.events.dropped(None, &topic, reason);
         }
     }
 
@@ -361,13 +356,13 @@ impl Broker {
         reason: DropReason,
         messages: u64,
     ) {
-        if self.events.want(EventKind::MessageDropped) {
+        if self.ends.events.want(EventKind::MessageDropped) {
             let subject = subject.into();
             for _ in 0..messages {
-                self.events.dropped(session.map(|session| &session.client_id), subject, reason);
+                self.ends.events.dropped(session.map(|session| &session.client_id), subject, reason);
             }
         }
-        self.counters.dropped.count_many(reason, messages);
+        self.ends.counters.dropped.count_many(reason, messages);
         if let Some(session) = session {
             session.drops.count_many(reason, messages);
             debug!(client = &*session.client_id, %reason, messages, "not delivered");
@@ -387,7 +382,7 @@ impl Broker {
     /// second.
     pub fn tick(&self, now: Now) {
         self.log.refill();
-        let left_out = self.events.take_left_out();
+        let left_out = self.ends.events.take_left_out();
         if left_out > 0 {
             tracing::warn!(left_out, "events about messages come faster than plugins are told of them");
         }
@@ -413,12 +408,12 @@ impl Broker {
     pub(crate) fn topic_fault(&self, topic: &str) -> Option<String> {
         let (bytes_max, levels_max) = (self.limits.topic_bytes_max, self.limits.topic_levels_max);
         if topic.len() > bytes_max {
-            self.counters.limits.count(Limit::TopicBytes);
+            self.ends.counters.limits.count(Limit::TopicBytes);
             return Some(format!("has {} bytes, more than {bytes_max}", topic.len()));
         }
         let levels = topic.split('/').count();
         if levels > levels_max {
-            self.counters.limits.count(Limit::TopicLevels);
+            self.ends.counters.limits.count(Limit::TopicLevels);
             return Some(format!("has {levels} levels, more than {levels_max}"));
         }
         None
@@ -429,7 +424,7 @@ impl Broker {
         let bound = Some(self.limits.message_expiry_s_max).filter(|bound| *bound > 0);
         let seconds = match (expiry_s, bound) {
             (Some(asked), Some(bound)) if asked > bound => {
-                self.counters.limits.count(Limit::MessageExpiry);
+                self.ends.counters.limits.count(Limit::MessageExpiry);
                 bound
             }
             (asked, bound) => asked.or(bound)?,

@@ -165,7 +165,7 @@ impl Broker {
             .pump(live, now.at, batch, &mut |reason, message| self.dropped(Some(session), message, reason));
         session.set_holds(outbound.is_holding());
         drop(state);
-        self.counters.clients_connected.change(1);
+        self.ends.counters.clients_connected.change(1);
         Ok(())
     }
 
@@ -251,7 +251,7 @@ impl Broker {
             }
             (due, ends, identity)
         };
-        self.counters.clients_connected.change(-1);
+        self.ends.counters.clients_connected.change(-1);
         if ends {
             // Nobody waits for that: whoever replaces it waits for its own record.
             let _ = self.end_session(session, now);
@@ -335,9 +335,9 @@ impl Broker {
             state.will = None;
             (std::mem::take(&mut state.subscriptions), lost)
         };
-        self.counters.dropped.count_many(DropReason::SessionEnded, lost.pending() as u64);
+        self.ends.counters.dropped.count_many(DropReason::SessionEnded, lost.pending() as u64);
         for message in lost.messages() {
-            self.events.dropped(Some(&session.client_id), &**message, DropReason::SessionEnded);
+            self.ends.events.dropped(Some(&session.client_id), &**message, DropReason::SessionEnded);
         }
         if !subscriptions.is_empty() {
             let mut all = self.subscriptions.write();
@@ -345,7 +345,10 @@ impl Broker {
                 all.remove(filter, session.number);
             }
             drop(all);
-            self.counters.subscriptions.change(-(i64::try_from(subscriptions.len()).unwrap_or(i64::MAX)));
+            self.ends
+                .counters
+                .subscriptions
+                .change(-(i64::try_from(subscriptions.len()).unwrap_or(i64::MAX)));
             self.epoch.fetch_add(1, Ordering::Release);
         }
         self.tell(&Event::SessionEnded { client_id: Arc::clone(&session.client_id) }, now);
@@ -434,7 +437,7 @@ impl Broker {
             ledger.about(session, subscribed(session, filter, &options), true);
         }
         drop(state);
-        self.counters.subscriptions.change(i64::from(new));
+        self.ends.counters.subscriptions.change(i64::from(new));
         Some(new)
     }
 
@@ -462,7 +465,7 @@ impl Broker {
         }
         self.subscriptions.write().remove(filter, session.number);
         self.epoch.fetch_add(1, Ordering::Release);
-        self.counters.subscriptions.change(-1);
+        self.ends.counters.subscriptions.change(-1);
         true
     }
 }
