@@ -63,12 +63,16 @@ impl Host {
         Ok(hook)
     }
 
-    /// Does all that [`Host::load`] does, short of taking the plugin into service.
+    /// Does all that [`Host::load`] does, short of taking the plugin into service; for the version in its shadow too.
     ///
     /// # Errors
-    /// Those of [`Host::load`].
+    /// Those of [`Host::load`], also of the version in the shadow.
     pub fn check(&self, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
-        self.shared.load(config).map(|generation| generation.info)
+        let info = self.shared.load(config)?.info;
+        if let Some(shadow) = &config.shadow {
+            self.shared.load_for(&config.in_shadow(shadow), Role::Shadow { http: shadow.http })?;
+        }
+        Ok(info)
     }
 }
 

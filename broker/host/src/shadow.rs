@@ -121,7 +121,7 @@ impl Shadow {
     pub(crate) fn read(&self) -> ShadowStats {
         let read = |counts: &[AtomicU64]| {
             let counts = HookPoint::ALL.iter().zip(counts);
-            let counts = counts.map(|(point, count)| (*point, count.load(Ordering::Relaxed)));
+            let counts = counts.map(|(point, count)| (*point, count.load(Ordering::Acquire)));
             counts.filter(|(_, count)| *count > 0).collect()
         };
         ShadowStats {
@@ -143,12 +143,15 @@ fn work(queue: &Receiver<Job>, served: &Arc<Served>, report: &Report) {
 
 impl Report {
     fn note<T: Answer>(&self, point: HookPoint, live: &T, shadow: &T, about: impl FnOnce() -> String) {
-        count(&self.compared, point);
-        if live.is_same_as(shadow) {
-            return;
+        if !live.is_same_as(shadow) {
+            count(&self.differed, point);
+            self.keep(point, about(), live.in_words(), shadow.in_words());
         }
-        count(&self.differed, point);
-        let (live, mut shadow) = (live.in_words(), shadow.in_words());
+        // Last: who sees it counted sees what came of it.
+        count(&self.compared, point);
+    }
+
+    fn keep(&self, point: HookPoint, about: String, live: String, mut shadow: String) {
         if live == shadow {
             shadow.push_str(", with another content");
         }
@@ -156,13 +159,13 @@ impl Report {
         if latest.len() >= DIFFERENCES_MAX {
             latest.pop_front();
         }
-        latest.push_back(Difference { point, about: about(), live, shadow });
+        latest.push_back(Difference { point, about, live, shadow });
     }
 }
 
 fn count(counts: &[AtomicU64], point: HookPoint) {
     if let Some(count) = counts.get(point as usize) {
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Release);
     }
 }
 

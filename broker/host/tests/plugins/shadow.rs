@@ -65,6 +65,7 @@ fn a_shadow_that_does_not_load_is_told_and_the_next_takes_its_place() {
     assert_eq!(compared(&plugin), 0);
     let plugin = hostile_with(|config| config.shadow = Some(shadow("nowhere.wasm")));
     assert!(plugin.shadow().unwrap_err().contains("nowhere.wasm"));
+    assert!(HOST.check(&plugin.config()).unwrap_err().to_string().contains("nowhere.wasm"));
     assert_eq!(principal(&plugin, "generation"), "A");
     let folder = folder();
     let file = folder.path().join("next.wasm");

@@ -193,6 +193,9 @@ async fn plugins_come_go_change_places_and_settings_with_the_configuration() {
     folder.rename_over("plugins/a.wasm", plugins::authenticating("1.1.0"));
     let version = |running: &Running| running.live.assembly().plugins()[0].serving().unwrap().info().version;
     running.until(|running| version(running) == "1.1.0").await;
+    // Clients without a name are let in no more; somebody is left who can let others in.
+    folder.rename_over("weirmq.toml", section("a", ""));
+    running.until(|running| running.hooks_at(HookPoint::Authenticate) == ["a"]).await;
     running.end().await;
 }
 
