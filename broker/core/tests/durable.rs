@@ -669,6 +669,28 @@ fn a_receiver_that_is_faster_than_the_record_has_its_acknowledgement_recorded_af
 }
 
 #[test]
+fn a_qos_2_message_whose_connection_ends_while_rules_go_on_with_it_is_taken_once() {
+    let (journal, waits) = (Paper::quick(), Arc::new(AtomicBool::new(true)));
+    let chain = Arc::new(Chain(Arc::clone(&waits))) as Arc<dyn Hook>;
+    let world = World::keeping(Arc::clone(&journal) as _, Settings::default(), [chain]);
+    let (mut s, _) = world.persistent(V5, "s", 1_000);
+    s.subscribe(&world, "first", 2);
+    let (mut p, _) = world.persistent(V5, "p", 1_000);
+    let before = journal.count();
+    p.publish(&world, "first", 2, "x");
+    p.cut(&world);
+    waits.store(false, Ordering::Relaxed);
+    let records = journal.records();
+    let record = records[before..].iter().find(|record| !published(record).is_empty()).unwrap();
+    assert!(record.iter().any(|event| matches!(event, Event::Taken { .. })), "{record:?}");
+    let (mut p, _) = world.persistent(V5, "p", 1_000);
+    p.publish_with(&world, "first", 2, "x", |publish| publish.dup = true);
+    p.expect_ack(PacketType::PubRec, id(7), ReasonCode::Success);
+    s.work(&world);
+    assert_eq!(s.payloads(), ["x"]);
+}
+
+#[test]
 fn held_messages_are_sent_in_the_order_of_their_identifiers_whoever_is_recorded_first() {
     let (journal, waits) = (Paper::quick(), Arc::new(AtomicBool::new(true)));
     let chain = Arc::new(Chain(Arc::clone(&waits))) as Arc<dyn Hook>;

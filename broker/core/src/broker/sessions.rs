@@ -399,7 +399,7 @@ impl Broker {
             let batch = broker.batch();
             let origin = Origin::Client { identity, authorized };
             // The outcome is counted and logged on the way; a will has nobody to answer.
-            let (_, mut batch) = publish::publish(broker, origin, message, plan, now, batch).await;
+            let (_, mut batch) = publish::publish(broker, origin, message, plan, &mut None, now, batch).await;
             let state = session.lock();
             if let Some(ledger) = batch.ledger().filter(|_| state.kept) {
                 // In one record with the message: neither is the will lost, nor does it come twice.
