@@ -244,6 +244,8 @@ pub struct Deadlines {
     pub lifecycle: u32,
     /// A call of the timer. Beside the workers.
     pub timer: u32,
+    /// A call of the store backend. On a thread of its own, for which acknowledgements wait.
+    pub store_backend: u32,
 }
 
 impl Default for Deadlines {
@@ -259,6 +261,7 @@ impl Default for Deadlines {
             persistence: 20,
             lifecycle: 20,
             timer: 1000,
+            store_backend: 10_000,
         }
     }
 }
@@ -279,7 +282,7 @@ impl Deadlines {
         }
     }
 
-    fn all(&self) -> [(&'static str, u32); 10] {
+    fn all(&self) -> [(&'static str, u32); 11] {
         [
             ("init", self.init),
             ("authenticate", self.authenticate),
@@ -291,6 +294,7 @@ impl Deadlines {
             ("persistence", self.persistence),
             ("lifecycle", self.lifecycle),
             ("timer", self.timer),
+            ("store-backend", self.store_backend),
         ]
     }
 }

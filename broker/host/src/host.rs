@@ -7,6 +7,7 @@ use std::time::Duration;
 use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel};
 use weirmq_core::durable::keys::KeyStore;
+use weirmq_core::hook::HookPoints;
 
 use crate::config::{HostConfig, PluginConfig};
 use crate::error::{HostError, LoadError};
@@ -68,11 +69,18 @@ impl Host {
     /// # Errors
     /// Those of [`Host::load`], also of the version in the shadow.
     pub fn check(&self, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
-        let info = self.shared.load(config)?.info;
+        let info = self.shared.load_any(config, Role::Live)?.info;
         if let Some(shadow) = &config.shadow {
             self.shared.load_for(&config.in_shadow(shadow), Role::Shadow { http: shadow.http })?;
         }
         Ok(info)
+    }
+}
+
+impl Host {
+    /// Loads a version that may serve no hook point.
+    pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+        self.shared.load_any(config, Role::Live)
     }
 }
 
@@ -89,11 +97,21 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// A version that serves hook points.
     pub(crate) fn load(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
         self.load_for(config, Role::Live)
     }
 
+    /// The same, for `role`.
     pub(crate) fn load_for(&self, config: &PluginConfig, role: Role) -> Result<Generation, LoadError> {
+        let generation = self.load_any(config, role)?;
+        if generation.info.hooks == HookPoints::NONE {
+            return Err(LoadError::BackendOnly { plugin: config.name.clone() });
+        }
+        Ok(generation)
+    }
+
+    fn load_any(&self, config: &PluginConfig, role: Role) -> Result<Generation, LoadError> {
         self.ticker.run();
         let (engine, linker) = (&self.engine, &self.linker);
         let generation = load::load(engine, linker, &self.services, &self.config, config, role)?;

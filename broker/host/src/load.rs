@@ -83,18 +83,24 @@ pub(crate) fn load(
 }
 
 /// What the configuration says that the file is, or else its beginning.
-fn kind_of(config: &PluginConfig, bytes: &[u8]) -> PluginKind {
+pub(crate) fn kind_of(config: &PluginConfig, bytes: &[u8]) -> PluginKind {
     let named = config.file.extension().is_some_and(|ending| ending == "so");
     let found = if named || native::is_library(bytes) { PluginKind::Native } else { PluginKind::Wasm };
     config.kind.unwrap_or(found)
 }
 
+/// Whether the configuration says that libraries may be loaded.
+pub(crate) fn check_native_is_allowed(host: &HostConfig, config: &PluginConfig) -> Result<(), LoadError> {
+    if host.allow_native {
+        return Ok(());
+    }
+    let (plugin, file) = (config.name.clone(), config.file.clone());
+    Err(LoadError::NativeNotAllowed { plugin, file })
+}
+
 /// Maps and starts the shared library of `config`.
 fn load_native(host: &HostConfig, config: &PluginConfig, bytes: &[u8]) -> Result<Generation, LoadError> {
-    if !host.allow_native {
-        let (plugin, file) = (config.name.clone(), config.file.clone());
-        return Err(LoadError::NativeNotAllowed { plugin, file });
-    }
+    check_native_is_allowed(host, config)?;
     let started = Instant::now();
     let (version, wants, first) = native::Version::load(config, bytes, host.native_folder.as_deref())?;
     let info = PluginInfo {
@@ -105,6 +111,7 @@ fn load_native(host: &HostConfig, config: &PluginConfig, bytes: &[u8]) -> Result
         kind: PluginKind::Native,
         file: config.file.clone(),
         hooks: version.points(),
+        is_store_backend: version.is_backend(),
         topics: texts(&wants.on_publish),
         deliver_topics: texts(&wants.on_deliver),
         stored_topics: texts(&wants.persistence),
@@ -152,6 +159,7 @@ fn load_wasm(
         kind: PluginKind::Wasm,
         file: config.file.clone(),
         hooks: points(&blueprint.exports),
+        is_store_backend: blueprint.exports.store_backend.is_some(),
         topics: texts(&wants.on_publish),
         deliver_topics: texts(&wants.on_deliver),
         stored_topics: texts(&wants.persistence),
@@ -185,7 +193,7 @@ fn check_grants(config: &PluginConfig, bytes: &[u8], imports: &[String]) -> Resu
     Err(LoadError::NotGranted { plugin: plugin(), what: what.join(", "), lines: lines.join("; ") })
 }
 
-fn read(config: &PluginConfig, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn read(config: &PluginConfig, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
     let unreadable =
         |source| LoadError::Read { plugin: config.name.clone(), file: config.file.clone(), source };
     let too_large =
@@ -249,7 +257,8 @@ fn check_interface(
         let export = format!("{PACKAGE}guest@{API_VERSION}");
         return Err(LoadError::MissingExport { plugin: plugin(), export });
     }
-    if !HOOKS.iter().any(|hook| names.iter().any(|name| name == hook.name())) {
+    let served = |point: &str| names.iter().any(|name| name == point);
+    if !HOOKS.iter().any(|hook| served(hook.name())) && !served(PluginInfo::STORE_BACKEND) {
         return Err(LoadError::NoHooks { plugin: plugin(), hooks: hook_names() });
     }
     Ok(imports)
@@ -257,7 +266,7 @@ fn check_interface(
 
 /// The names of all hook points that a plugin can serve.
 pub(crate) fn hook_names() -> String {
-    HOOKS.map(HookPoint::name).join(", ")
+    HOOKS.map(HookPoint::name).join(", ") + ", " + PluginInfo::STORE_BACKEND
 }
 
 /// `weirmq:plugin/NAME@VERSION`, taken apart.

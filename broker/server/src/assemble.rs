@@ -151,7 +151,9 @@ impl Assembly {
         let mut adopted = Adopted::default();
         let mut plugins = Vec::new();
         let former: Vec<Arc<PluginConfig>> = before.iter().map(|plugin| plugin.config()).collect();
-        for config in &wanted.plugins {
+        // What keeps the store does so until the end, whatever the file calls it now.
+        let is_backend = |config: &&PluginConfig| self.config.store.backend.as_ref() == Some(&config.name);
+        for config in wanted.plugins.iter().filter(|config| !is_backend(config)) {
             let known = before.iter().find(|plugin| plugin.config().name == config.name);
             let (plugin, outcome) = match (known, host) {
                 (Some(plugin), _) if *plugin.config() == *config => (Arc::clone(plugin), None),

@@ -89,7 +89,9 @@ pub(crate) fn outside_the_workspace(root: &Path) -> Result<Vec<PathBuf>, Stop> {
     let guests = find_all(root)?.into_iter();
     let mut packages: Vec<PathBuf> =
         guests.filter(|guest| Wanted::Rust.includes(guest)).map(|guest| guest.folder).collect();
-    packages.extend(Some(root.join("plugin-api/rust")).filter(|folder| folder.join("Cargo.toml").exists()));
+    let others = ["plugin-api/rust", "examples/native/rust", "examples/native/sqlite-store"];
+    let others = others.map(|folder| root.join(folder));
+    packages.extend(others.into_iter().filter(|folder| folder.join("Cargo.toml").exists()));
     Ok(packages)
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use weirmq_core::broker::Broker;
-use weirmq_store::LogStore;
 
 use super::clock::Clock;
 use super::connection::Shared;
 use super::down::Down;
 use super::listener::{Bounds, Census, Listener};
 use super::sys::Sys;
+use crate::durable::Durable;
 use crate::reload::Live;
 
 /// How often sessions and wills are looked at whose time may be up.
@@ -28,7 +28,7 @@ const TIDY: Duration = Duration::from_secs(60);
 /// `store` and of the plugins of `live` are published with the broker's.
 pub async fn serve(
     broker: Arc<Broker>,
-    store: Option<Arc<LogStore>>,
+    store: Option<Durable>,
     live: Arc<Live>,
     clock: Clock,
     listeners: Vec<Listener>,
@@ -61,7 +61,7 @@ pub async fn serve(
 }
 
 /// What happens by itself: sessions expire, wills fall due, `$SYS/` is published.
-async fn keep_house(broker: Arc<Broker>, store: Option<Arc<LogStore>>, live: Arc<Live>, clock: Clock) {
+async fn keep_house(broker: Arc<Broker>, store: Option<Durable>, live: Arc<Live>, clock: Clock) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sys = Sys::new(Arc::clone(&broker), store, live);

@@ -11,9 +11,9 @@ use weirmq_core::broker::Broker;
 use weirmq_core::counters::{DropReason, Limit};
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::TopicName;
-use weirmq_store::LogStore;
 
 use crate::admin::plugins;
+use crate::durable::Durable;
 use crate::reload::Live;
 
 /// How often the figures are published.
@@ -24,7 +24,7 @@ const LOADS: [(&str, f64); 3] = [("1min", 1.0), ("5min", 5.0), ("15min", 15.0)];
 /// Publishes the figures.
 pub(crate) struct Sys {
     broker: Arc<Broker>,
-    store: Option<Arc<LogStore>>,
+    store: Option<Durable>,
     live: Arc<Live>,
     /// What was published of plugins the last time: a plugin that is gone leaves nothing behind.
     of_plugins: BTreeSet<String>,
@@ -54,7 +54,7 @@ impl Load {
 }
 
 impl Sys {
-    pub(crate) fn new(broker: Arc<Broker>, store: Option<Arc<LogStore>>, live: Arc<Live>) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, store: Option<Durable>, live: Arc<Live>) -> Self {
         let (of_plugins, loads) = Default::default();
         Self { broker, store, live, of_plugins, started: None, last: None, loads }
     }
@@ -105,7 +105,7 @@ impl Sys {
             publish(name, value.to_string());
         }
         if let Some(store) = &self.store {
-            for (name, value) in store.stats().figures() {
+            for (name, value) in store.figures() {
                 publish(&format!("store/{name}"), value.to_string());
             }
         }

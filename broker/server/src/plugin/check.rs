@@ -24,7 +24,6 @@ impl Check {
 }
 
 fn write(out: &mut dyn Write, info: &PluginInfo) -> io::Result<()> {
-    let hooks: Vec<&str> = info.hooks.iter().map(HookPoint::name).collect();
     let mut row = |name: &str, values: &[String]| {
         let values = if values.is_empty() { "none".to_owned() } else { values.join(", ") };
         writeln!(out, "{name:12}{values}")
@@ -32,7 +31,7 @@ fn write(out: &mut dyn Write, info: &PluginInfo) -> io::Result<()> {
     row("plugin", &[format!("{} {}", info.plugin, info.version)])?;
     row("kind", &[info.kind.name().to_owned()])?;
     row("interface", std::slice::from_ref(&info.api_version))?;
-    row("hooks", &[hooks.join(", ")])?;
+    row("hooks", &[info.served().join(", ")])?;
     for (point, topics) in [
         (HookPoint::OnPublish, &info.topics),
         (HookPoint::OnDeliver, &info.deliver_topics),

@@ -7,6 +7,7 @@
     reason = "a test that meets what it does not expect should stop there"
 )]
 
+mod bad_disk;
 mod clients;
 mod crash;
 mod faults;
@@ -14,7 +15,9 @@ mod lifecycle;
 mod plugins;
 mod quickstart;
 mod revoke;
+mod rqlite_store;
 mod runtime;
+mod sqlite_store;
 mod state;
 mod store;
 mod support;
