@@ -6,6 +6,7 @@ use crate::counters::Counters;
 use crate::durable::keeper::Keeper;
 use crate::durable::ledger::Ledger;
 use crate::durable::{NotKept, Position};
+use crate::events::Events;
 use crate::outbox::Outbox;
 
 /// What a batch of work leaves to be done once, at its end: what is to be recorded, outboxes to flush, counts to add up.
@@ -13,10 +14,17 @@ use crate::outbox::Outbox;
 pub(crate) struct Batch {
     outboxes: Vec<Arc<Outbox>>,
     tally: Tally,
-    counters: Arc<Counters>,
-    /// Where something is kept at all.
-    keeper: Option<Arc<Keeper>>,
+    ends: Arc<Ends>,
     ledger: Option<Box<Ledger>>,
+}
+
+/// Where what batches leave goes: one for all batches of a broker.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Events,
+    /// Where something is kept at all.
+    pub(crate) keeper: Option<Arc<Keeper>>,
 }
 
 /// What a batch has counted so far.
@@ -29,9 +37,14 @@ struct Tally {
 }
 
 impl Batch {
-    /// An empty batch that counts into `counters` and has records kept by `keeper`.
-    pub(crate) fn new(counters: Arc<Counters>, keeper: Option<Arc<Keeper>>) -> Self {
-        Self { outboxes: Vec::new(), tally: Tally::default(), counters, keeper, ledger: None }
+    /// An empty batch.
+    pub(crate) fn new(ends: Arc<Ends>) -> Self {
+        Self { outboxes: Vec::new(), tally: Tally::default(), ends, ledger: None }
+    }
+
+    /// Where to note what happens to messages; it is told when the batch ends.
+    pub(crate) fn events(&self) -> &Events {
+        &self.ends.events
     }
 
     /// Has `outbox` flushed at the end.
@@ -54,7 +67,7 @@ impl Batch {
     /// Where to note what is to be recorded; `None` where nothing is kept.
     pub(crate) fn ledger(&mut self) -> Option<&mut Ledger> {
         if self.ledger.is_none() {
-            let keeper = Arc::clone(self.keeper.as_ref()?);
+            let keeper = Arc::clone(self.ends.keeper.as_ref()?);
             self.ledger = Some(Box::new(Ledger::new(keeper)));
         }
         self.ledger.as_deref_mut()
@@ -77,7 +90,7 @@ impl Batch {
 
     /// An empty batch like this one, for work that goes on elsewhere.
     pub(crate) fn another(&self) -> Self {
-        Self::new(Arc::clone(&self.counters), self.keeper.clone())
+        Self::new(Arc::clone(&self.ends))
     }
 
     /// Takes over what `other` leaves to be done.
@@ -115,13 +128,14 @@ impl Batch {
         }
         let tally = std::mem::take(&mut self.tally);
         if tally.received > 0 {
-            self.counters.messages_received.add(tally.received);
-            self.counters.payload_bytes_received.add(tally.received_bytes);
+            self.ends.counters.messages_received.add(tally.received);
+            self.ends.counters.payload_bytes_received.add(tally.received_bytes);
         }
         if tally.sent > 0 {
-            self.counters.messages_sent.add(tally.sent);
-            self.counters.payload_bytes_sent.add(tally.sent_bytes);
+            self.ends.counters.messages_sent.add(tally.sent);
+            self.ends.counters.payload_bytes_sent.add(tally.sent_bytes);
         }
+        self.ends.events.tell();
     }
 }
 

@@ -19,12 +19,13 @@ use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 use weirmq_wire::{Packet, ReasonCode, Version};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Ends};
 use crate::counters::{Counters, DropReason, Limit, LogGate};
 use crate::durable::Journal;
 use crate::durable::event::{Event as DurableEvent, RetainChange};
 use crate::durable::keeper::Keeper;
-use crate::hook::{Chains, Event, HookPoint};
+use crate::events::{Events, Subject};
+use crate::hook::{Chains, Event, EventKind, HookPoint};
 use crate::limits::{Capabilities, Limits};
 use crate::message::{Message, Publisher, QoS};
 use crate::plan::Plan;
@@ -96,7 +97,7 @@ pub struct Broker {
     pub(crate) capabilities: Capabilities,
     response_information: Option<Box<str>>,
     server_reference: Option<Box<str>>,
-    counters: Arc<Counters>,
+    ends: Arc<Ends>,
     chains: ArcSwap<Chains>,
     /// Counts changes of subscriptions and chains: a plan of an earlier epoch is out of date.
     epoch: AtomicU64,
@@ -112,8 +113,6 @@ pub struct Broker {
     numbers: AtomicU64,
     /// For lines that one message may each cause.
     pub(crate) log: Arc<LogGate>,
-    /// Where something is kept at all.
-    keeper: Option<Arc<Keeper>>,
 }
 
 impl Broker {
@@ -139,7 +138,7 @@ impl Broker {
             capabilities,
             response_information,
             server_reference,
-            counters,
+            ends: Arc::new(Ends { counters, events: Events::default(), keeper }),
             chains: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             rights_epoch: AtomicU64::new(0),
@@ -150,14 +149,15 @@ impl Broker {
             sinks,
             numbers: AtomicU64::new(1),
             log,
-            keeper,
         })
     }
 
     /// Puts `chains` in the place of the hooks: the next message of every topic meets them.
     pub fn set_chains(&self, mut chains: Chains) {
         chains.log = Arc::clone(&self.log);
-        self.chains.store(Arc::new(chains));
+        let chains = Arc::new(chains);
+        self.ends.events.set_chains(&chains);
+        self.chains.store(chains);
         self.rights_epoch.fetch_add(1, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::Release);
     }
@@ -165,7 +165,7 @@ impl Broker {
     /// What is counted.
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.ends.counters
     }
 
     /// The limits that hold.
@@ -214,18 +214,21 @@ impl Broker {
     /// Ends the sessions whose time is up and publishes the wills that are due. The work that it gives back
     /// must be driven to its end.
     pub fn handle_timeout(self: &Arc<Self>, now: Now) -> Vec<Work> {
+        self.ends.events.set_now(now);
         let due: Vec<Arc<Session>> = {
             let mut deadlines = self.deadlines.lock();
             let later = deadlines.split_off(&(now.at, u64::MAX));
             std::mem::replace(&mut *deadlines, later).into_values().collect()
         };
-        due.into_iter().filter_map(|session| self.session_is_due(&session, now)).collect()
+        let works = due.into_iter().filter_map(|session| self.session_is_due(&session, now)).collect();
+        self.ends.events.tell();
+        works
     }
 
     /// Forgets what is out of date and expired. To be called about once a minute.
     pub fn tidy(&self, now: Now) {
         let expired = self.retained.write().forget_expired(now.at);
-        if let Some(keeper) = &self.keeper
+        if let Some(keeper) = &self.ends.keeper
             && !expired.is_empty()
         {
             let cleared = expired.into_iter().map(|topic| DurableEvent::RetainedCleared { topic });
@@ -260,12 +263,12 @@ impl Broker {
     }
 
     pub(crate) fn batch(&self) -> Batch {
-        Batch::new(Arc::clone(&self.counters), self.keeper.clone())
+        Batch::new(Arc::clone(&self.ends))
     }
 
     /// The journal, where something is kept at all.
     pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
-        self.keeper.as_ref()
+        self.ends.keeper.as_ref()
     }
 
     pub(crate) fn chains(&self) -> Arc<Chains> {
@@ -325,14 +328,41 @@ impl Broker {
         plan
     }
 
-    /// Counts a message that a session does not get.
-    pub(crate) fn dropped(&self, session: Option<&Session>, reason: DropReason) {
-        self.dropped_many(session, reason, 1);
+    /// Counts a message that a session does not get, or nobody.
+    pub(crate) fn dropped<'a>(
+        &self,
+        session: Option<&Session>,
+        subject: impl Into<Subject<'a>>,
+        reason: DropReason,
+    ) {
+        self.dropped_many(session, subject, reason, 1);
     }
 
-    /// Counts so many messages that a session does not get.
-    pub(crate) fn dropped_many(&self, session: Option<&Session>, reason: DropReason, messages: u64) {
-        self.counters.dropped.count_many(reason, messages);
+    /// Counts a message that is none; `topic` need not be one.
+    pub(crate) fn dropped_early(&self, topic: &str, reason: DropReason) {
+        self.ends.counters.dropped.count(reason);
+        if self.ends.events.want(EventKind::MessageDropped)
+            && let Ok(topic) = TopicName::new(topic)
+        {
+            self.ends.events.dropped(None, &topic, reason);
+        }
+    }
+
+    /// Counts so many messages like `subject` that a session does not get.
+    pub(crate) fn dropped_many<'a>(
+        &self,
+        session: Option<&Session>,
+        subject: impl Into<Subject<'a>>,
+        reason: DropReason,
+        messages: u64,
+    ) {
+        if self.ends.events.want(EventKind::MessageDropped) {
+            let subject = subject.into();
+            for _ in 0..messages {
+                self.ends.events.dropped(session.map(|session| &session.client_id), subject, reason);
+            }
+        }
+        self.ends.counters.dropped.count_many(reason, messages);
         if let Some(session) = session {
             session.drops.count_many(reason, messages);
             debug!(client = &*session.client_id, %reason, messages, "not delivered");
@@ -342,7 +372,7 @@ impl Broker {
     /// Retains `message` as its RETAIN flag asks. Answers what that changes.
     pub(crate) fn retain(&self, message: &Arc<Message>, now: Now) -> RetainChange {
         if self.retained.write().store(message, now.at).is_err() {
-            self.dropped(None, DropReason::RetainedFull);
+            self.dropped(None, &**message, DropReason::RetainedFull);
             return RetainChange::Keep;
         }
         if message.payload.is_empty() { RetainChange::Clear } else { RetainChange::Replace }
@@ -352,6 +382,10 @@ impl Broker {
     /// second.
     pub fn tick(&self, now: Now) {
         self.log.refill();
+        let left_out = self.ends.events.take_left_out();
+        if left_out > 0 {
+            tracing::warn!(left_out, "events about messages come faster than plugins are told of them");
+        }
         for link in self.chains.load().at(HookPoint::Timer) {
             link.hook.on_timer(now);
         }
@@ -374,12 +408,12 @@ impl Broker {
     pub(crate) fn topic_fault(&self, topic: &str) -> Option<String> {
         let (bytes_max, levels_max) = (self.limits.topic_bytes_max, self.limits.topic_levels_max);
         if topic.len() > bytes_max {
-            self.counters.limits.count(Limit::TopicBytes);
+            self.ends.counters.limits.count(Limit::TopicBytes);
             return Some(format!("has {} bytes, more than {bytes_max}", topic.len()));
         }
         let levels = topic.split('/').count();
         if levels > levels_max {
-            self.counters.limits.count(Limit::TopicLevels);
+            self.ends.counters.limits.count(Limit::TopicLevels);
             return Some(format!("has {levels} levels, more than {levels_max}"));
         }
         None
@@ -390,7 +424,7 @@ impl Broker {
         let bound = Some(self.limits.message_expiry_s_max).filter(|bound| *bound > 0);
         let seconds = match (expiry_s, bound) {
             (Some(asked), Some(bound)) if asked > bound => {
-                self.counters.limits.count(Limit::MessageExpiry);
+                self.ends.counters.limits.count(Limit::MessageExpiry);
                 bound
             }
             (asked, bound) => asked.or(bound)?,

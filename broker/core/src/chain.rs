@@ -133,6 +133,22 @@ pub(crate) async fn authorize(chains: &Chains, identity: &Arc<Identity>, action:
     Verdict::Denied(denial)
 }
 
+/// Which of a client's `subscriptions` it may not have.
+pub(crate) async fn denied_subscriptions(
+    chains: &Chains,
+    identity: &Arc<Identity>,
+    subscriptions: Vec<(Subscribable, QoS)>,
+) -> Vec<Subscribable> {
+    let mut denied = Vec::new();
+    for (filter, qos) in subscriptions {
+        let action = Action::Subscribe { filter: filter.clone(), qos };
+        if let Verdict::Denied(_) = authorize(chains, identity, action).await {
+            denied.push(filter);
+        }
+    }
+    denied
+}
+
 /// What the hooks at `point` make of one filter of a SUBSCRIBE or UNSUBSCRIBE: each sees what the one before
 /// has made of it.
 ///

@@ -109,6 +109,22 @@ pub enum FailureKind {
     Unavailable,
 }
 
+impl FailureKind {
+    /// Its name in `$SYS/` and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Operations => "operations",
+            Self::Crash => "crash",
+            Self::BadAnswer => "bad_answer",
+            Self::OutputTooLarge => "output_too_large",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// What a decision answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
@@ -643,6 +659,11 @@ impl Chains {
     #[must_use]
     pub const fn want(&self, kind: EventKind) -> bool {
         self.events.contains(kind)
+    }
+
+    /// The events that somebody wants to be told of.
+    pub(crate) const fn events(&self) -> EventKinds {
+        self.events
     }
 
     /// The hooks that serve `point`, first asked first.

@@ -20,6 +20,7 @@
 //! - `plan`: everything that a topic means right now
 //! - `subscriptions`, `retained`: found through `tree`
 //! - `batch`: what a connection's packets leave to be done once
+//! - `events`: telling observers what happens to single messages
 //! - [`outbox`]: frames that wait to be written, and the writing of them
 //! - [`counters`]: what is counted
 //! - [`revoke`]: taking back what was allowed
@@ -34,6 +35,7 @@ mod chain;
 pub mod connection;
 pub mod counters;
 pub mod durable;
+mod events;
 pub mod hook;
 mod keeping;
 pub mod limits;

@@ -15,7 +15,7 @@ use crate::message::{Message, QoS};
 use crate::plan::Grant;
 use crate::session::Live;
 use crate::time::Instant;
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, TopicName};
 
 /// How many messages that a SUBSCRIBE asks for may stand in the queue among the others: enough to keep the client
 /// busy, and few enough that the rest needs no place of its own.
@@ -126,7 +126,7 @@ pub(crate) enum AfterPubRec {
 }
 
 /// Told of each message that is not delivered.
-pub(crate) type OnDrop<'a> = &'a mut dyn FnMut(DropReason);
+pub(crate) type OnDrop<'a> = &'a mut dyn FnMut(DropReason, &Message);
 
 impl Outbound {
     /// Nothing, for this client.
@@ -153,7 +153,7 @@ impl Outbound {
         match (live, parcel.qos) {
             (None, QoS::AtMostOnce) => Err(DropReason::NoReceiverOnline),
             (Some(live), QoS::AtMostOnce) if live.has_room() => {
-                live.send(&parcel, None, false, now, batch).map(|()| Stage::Waiting)
+                self.send(live, &parcel, None, now, batch).map(|()| Stage::Waiting)
             }
             (Some(live), QoS::AtMostOnce) if live.outbox.is_closed() => Err(DropReason::NoReceiverOnline),
             (Some(_), QoS::AtMostOnce) => Err(DropReason::SlowConsumer),
@@ -232,7 +232,7 @@ impl Outbound {
         batch: &mut Batch,
     ) -> Result<Stage, DropReason> {
         match parcel.qos {
-            QoS::AtMostOnce => live.send(&parcel, None, false, now, batch).map(|()| Stage::Waiting),
+            QoS::AtMostOnce => self.send(live, &parcel, None, now, batch).map(|()| Stage::Waiting),
             _ if self.may_start(live) => {
                 self.start(live, parcel, Said::WithIt, now, batch).map(Stage::UnderWay)
             }
@@ -250,7 +250,7 @@ impl Outbound {
         while self.may_start_with(live) {
             let Some(parcel) = self.queue.pop_front() else { break };
             self.queue_bytes -= parcel.message.size();
-            let slot = parcel.slot.clone();
+            let (slot, message) = (parcel.slot.clone(), Arc::clone(&parcel.message));
             let outcome = if parcel.message.is_expired(now) {
                 Err(DropReason::Expired)
             } else {
@@ -258,7 +258,7 @@ impl Outbound {
             };
             if let Err(reason) = outcome {
                 self.mark(slot.as_ref(), MarkKind::Settled, batch);
-                on_drop(reason);
+                on_drop(reason, &message);
             }
         }
         let waits = !self.queue.is_empty() || !self.replays.is_empty() || self.unsent > 0;
@@ -351,7 +351,9 @@ impl Outbound {
             *held -= 1;
             if is_lost {
                 live.unacknowledged -= u16::from(entry.counted);
-                on_drop(DropReason::NotKept);
+                if let Some(parcel) = &entry.parcel {
+                    on_drop(DropReason::NotKept, &parcel.message);
+                }
             } else {
                 *unsent += 1;
             }
@@ -383,7 +385,8 @@ impl Outbound {
                 self.remove(live, id, batch, |_| true);
                 AfterPubRec::Done
             }
-            Some(_) => {
+            Some(parcel) => {
+                batch.events().acked(&self.client, &*parcel.message);
                 entry.parcel = None;
                 let slot = entry.slot.clone();
                 self.mark(slot.as_ref(), MarkKind::Released, batch);
@@ -396,6 +399,43 @@ impl Outbound {
     /// PUBCOMP: whether there was such a message.
     pub(crate) fn pubcomp(&mut self, live: &mut Live, id: PacketId, batch: &mut Batch) -> bool {
         self.remove(live, id, batch, |entry| entry.parcel.is_none())
+    }
+
+    /// Ends the way of the messages to topics for which `is_lost` holds: they wait, or were sent and are not acknowledged.
+    /// To be called without a connection.
+    pub(crate) fn withdraw(
+        &mut self,
+        is_lost: impl Fn(&TopicName) -> bool,
+        batch: &mut Batch,
+        on_drop: OnDrop<'_>,
+    ) {
+        let is_lost = |parcel: &Parcel| is_lost(&parcel.message.topic);
+        for entry in std::mem::take(&mut self.inflight) {
+            match &entry.parcel {
+                Some(parcel) if is_lost(parcel) => {
+                    self.held -= usize::from(entry.hold.is_some());
+                    self.mark(entry.slot.as_ref(), MarkKind::Settled, batch);
+                    on_drop(DropReason::Denied, &parcel.message);
+                }
+                _ => self.inflight.push_back(entry),
+            }
+        }
+        let before = std::mem::take(&mut self.queue);
+        (self.queue_bytes, self.expires_first) = (0, None);
+        for parcel in before {
+            if is_lost(&parcel) {
+                self.mark(parcel.slot.as_ref(), MarkKind::Settled, batch);
+                on_drop(DropReason::Denied, &parcel.message);
+            } else {
+                self.push(parcel);
+            }
+        }
+    }
+
+    /// The messages that wait or are under way, whose receiver has not acknowledged them.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let inflight = self.inflight.iter().filter_map(|entry| entry.parcel.as_ref());
+        inflight.chain(&self.queue).map(|parcel| &parcel.message)
     }
 
     /// How many messages wait or are under way.
@@ -444,7 +484,7 @@ impl Outbound {
         if hold.is_some() {
             self.held += 1;
         } else {
-            live.send(&parcel, Some(id), false, now, batch)?;
+            self.send(live, &parcel, Some(id), now, batch)?;
             if said == Said::Beside {
                 self.mark(slot.as_ref(), MarkKind::UnderWay(id), batch);
             }
@@ -456,6 +496,20 @@ impl Outbound {
             Inflight { given, id, parcel: Some(parcel), slot, sent, before: false, counted: true, hold };
         self.inflight.push_back(entry);
         Ok(id)
+    }
+
+    /// Hands a message to the connection for the first time.
+    fn send(
+        &self,
+        live: &mut Live,
+        parcel: &Parcel,
+        id: Option<PacketId>,
+        now: Instant,
+        batch: &mut Batch,
+    ) -> Result<(), DropReason> {
+        live.send(parcel, id, false, now, batch)?;
+        batch.events().delivered(&self.client, &*parcel.message);
+        Ok(())
     }
 
     /// Has what became of a message recorded, if the message is.
@@ -508,7 +562,7 @@ impl Outbound {
                 }
                 Some(parcel) => {
                     if let Err(reason) = live.send(parcel, Some(entry.id), entry.before, now, batch) {
-                        on_drop(reason);
+                        on_drop(reason, &parcel.message);
                         self.unsent -= 1;
                         live.unacknowledged -= u16::from(entry.counted);
                         if let Some(entry) = self.inflight.remove(place) {
@@ -518,6 +572,9 @@ impl Outbound {
                     }
                     live.unacknowledged += u16::from(!entry.counted);
                     entry.counted = true;
+                    if !entry.before {
+                        batch.events().delivered(&self.client, &*parcel.message);
+                    }
                 }
             }
             entry.sent = true;
@@ -540,6 +597,10 @@ impl Outbound {
         if let Some(entry) = self.inflight.remove(place) {
             live.unacknowledged -= u16::from(entry.counted);
             self.mark(entry.slot.as_ref(), MarkKind::Settled, batch);
+            // A QoS 2 message was acknowledged with PUBREC, or is refused with it.
+            if let Some(parcel) = entry.parcel.filter(|parcel| parcel.qos == QoS::AtLeastOnce) {
+                batch.events().acked(&self.client, &*parcel.message);
+            }
         }
         true
     }
@@ -563,7 +624,7 @@ impl Outbound {
             let Some(oldest) = self.queue.pop_front() else { return Err(DropReason::QueueFull) };
             self.queue_bytes -= oldest.message.size();
             self.mark(oldest.slot.as_ref(), MarkKind::Settled, batch);
-            on_drop(DropReason::QueueFull);
+            on_drop(DropReason::QueueFull, &oldest.message);
         }
         self.push(parcel);
         Ok(())
@@ -586,7 +647,7 @@ impl Outbound {
         for parcel in before {
             if parcel.message.is_expired(now) {
                 self.mark(parcel.slot.as_ref(), MarkKind::Settled, batch);
-                on_drop(DropReason::Expired);
+                on_drop(DropReason::Expired, &parcel.message);
             } else {
                 self.push(parcel);
             }

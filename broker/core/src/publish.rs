@@ -228,7 +228,7 @@ impl Items {
 
     /// Counts a message that rules must not make, and logs the first.
     fn drop_as_loop(&mut self, broker: &Broker, topic: &str, by: &str, why: &str) {
-        broker.dropped(None, DropReason::Loop);
+        broker.dropped_early(topic, DropReason::Loop);
         if !std::mem::replace(&mut self.told, true)
             && let Some(held_back) = broker.log.pass()
         {
@@ -286,7 +286,7 @@ async fn one(
         let drafts = match transformed {
             Transformed::Pass => continue,
             Transformed::Drop(denial) => {
-                broker.dropped(None, DropReason::HookDropped);
+                broker.dropped(None, &*item.message, DropReason::HookDropped);
                 debug!(topic = %item.message.topic, reason = denial.reason, "a transform dropped the message");
                 return Some(Err(denial));
             }
@@ -350,7 +350,7 @@ async fn authorize(broker: &Arc<Broker>, item: &mut Item) -> Result<(), Denial> 
             Ok(())
         }
         Verdict::Denied(denial) => {
-            broker.dropped(None, DropReason::Denied);
+            broker.dropped(None, &*item.message, DropReason::Denied);
             Err(denial)
         }
     }
@@ -363,7 +363,7 @@ fn transform_failed(broker: &Broker, item: &Item, place: usize, failure: &Failur
     match failed(broker, link, HookPoint::OnPublish, client, failure) {
         Policy::Skip | Policy::Allow => Ok(()),
         Policy::Deny => {
-            broker.dropped(None, DropReason::HookFailed);
+            broker.dropped(None, &*item.message, DropReason::HookFailed);
             let reason = format!("{} failed, and its policy is deny", link.hook.name());
             Err(Denial::new(ReasonCode::ImplementationSpecificError, reason))
         }
@@ -399,7 +399,7 @@ async fn replaced(broker: &Arc<Broker>, item: &Item, draft: Draft, now: Now) -> 
             if let Some(held_back) = broker.log.pass() {
                 warn!(topic = %model.topic, reason, held_back, "a transform made no valid message");
             }
-            broker.dropped(None, DropReason::Invalid);
+            broker.dropped(None, &**model, DropReason::Invalid);
             return Err(Denial::new(ReasonCode::ImplementationSpecificError, reason));
         }
     };
@@ -525,7 +525,7 @@ fn follow(
                 });
             }
             Err(reason) => {
-                broker.dropped(None, DropReason::Invalid);
+                broker.dropped(None, message, DropReason::Invalid);
                 if let Some(held_back) = broker.log.pass() {
                     warn!(rule = &*rule, reason, held_back, "a rule published no valid message");
                 }
@@ -548,12 +548,12 @@ impl Broker {
         now: Now,
     ) -> Result<Work, String> {
         if hops > HOPS_MAX {
-            self.dropped(None, DropReason::Loop);
+            self.counters().dropped.count(DropReason::Loop);
             return Err("plugins go round in a loop".to_owned());
         }
         let publisher = Publisher::Plugin(Arc::clone(plugin));
         let message = accept_draft(self, draft, publisher, hops, now)
-            .inspect_err(|_| self.dropped(None, DropReason::Invalid))?;
+            .inspect_err(|_| self.counters().dropped.count(DropReason::Invalid))?;
         let (broker, message) = (Arc::clone(self), Arc::new(message));
         Ok(Box::pin(async move {
             let (plan, batch) = (broker.plan(&message.topic), broker.batch());
@@ -640,7 +640,7 @@ fn deliver(
                 let grant = Grant::of(&member.options);
                 deliver_to(broker, &member.session, message, plan, &grant, keeping, now, batch);
             }
-            None => broker.dropped(None, DropReason::NoReceiverOnline),
+            None => broker.dropped(None, &**message, DropReason::NoReceiverOnline),
         }
     }
     matched
@@ -659,7 +659,7 @@ fn deliver_to(
 ) {
     let delivered = match on_deliver(broker, session, message, plan, now) {
         Ok(delivered) => delivered,
-        Err(reason) => return broker.dropped(Some(session), reason),
+        Err(reason) => return broker.dropped(Some(session), &**message, reason),
     };
     let mut parcel = Parcel {
         qos: delivered.qos.min(grant.qos),
@@ -671,21 +671,21 @@ fn deliver_to(
     let mut state = session.lock();
     if state.ended {
         drop(state);
-        return broker.dropped(Some(session), DropReason::SessionEnded);
+        return broker.dropped(Some(session), &**message, DropReason::SessionEnded);
     }
     if state.kept && parcel.qos > QoS::AtMostOnce {
         parcel.slot = keeping.slot_for(message, &parcel.message);
     }
     let recorded = parcel.slot.is_some().then(|| parcel.clone());
     let crate::session::State { outbound, live, .. } = &mut *state;
-    let on_drop = &mut |reason| broker.dropped(Some(session), reason);
+    let on_drop = &mut |reason, message: &Message| broker.dropped(Some(session), message, reason);
     let offered = outbound.offer(live.as_mut(), parcel, &broker.limits, now.at, batch, on_drop);
     session.set_holds(outbound.is_holding());
     drop(state);
     match (offered, recorded) {
         (Ok(stage), Some(parcel)) => keeping.taken(broker, session, &parcel, stage, plan),
         (Ok(_), None) => {}
-        (Err(reason), _) => broker.dropped(Some(session), reason),
+        (Err(reason), _) => broker.dropped(Some(session), &**message, reason),
     }
 }
 

@@ -9,6 +9,7 @@ use weirmq_wire::{Decoder, PublishHead, Version};
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::counters::DropReason;
+use crate::hook::EventKind;
 use crate::message::{Message, QoS};
 use crate::outbound::Parcel;
 use crate::outbox::{COPIED_BYTES_MAX, Frames};
@@ -94,11 +95,16 @@ fn deliver_whole<'a>(
                 batch.add(&live.outbox);
             }
             batch.sent(run.messages, run.payload_bytes);
+            if batch.events().want(EventKind::MessageDelivered) {
+                for _ in 0..run.messages {
+                    batch.events().delivered(&session.client_id, &run.plan.topic);
+                }
+            }
             return true;
         }
     };
     drop(state);
-    broker.dropped_many(Some(session), reason, run.messages);
+    broker.dropped_many(Some(session), &run.plan.topic, reason, run.messages);
     true
 }
 
@@ -113,7 +119,7 @@ fn deliver_each(
     let session = &*receiver.session;
     let mut state = session.lock();
     let State { outbound, live, .. } = &mut *state;
-    let on_drop = &mut |reason| broker.dropped(Some(session), reason);
+    let on_drop = &mut |reason, message: &Message| broker.dropped(Some(session), message, reason);
     for message in messages {
         let parcel = Parcel {
             message: Arc::clone(message),
@@ -123,7 +129,7 @@ fn deliver_each(
             slot: None,
         };
         if let Err(reason) = outbound.offer(live.as_mut(), parcel, &broker.limits, now, batch, on_drop) {
-            on_drop(reason);
+            on_drop(reason, message);
         }
     }
 }

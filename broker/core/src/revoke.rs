@@ -1,19 +1,19 @@
 //! Taking back what was allowed: while clients are connected, not when they come back.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tracing::info;
 use weirmq_wire::ReasonCode;
 
+use crate::batch::Batch;
 use crate::broker::{Broker, Ending, say_goodbye};
-use crate::chain::{self, Verdict};
-use crate::hook::Action;
+use crate::chain;
+use crate::message::QoS;
 use crate::publish::Work;
-use crate::session::Session;
+use crate::session::{Session, State};
 use crate::time::Now;
-use crate::topic::Subscribable;
+use crate::topic::{Subscribable, TopicName};
 
 /// From whom something is taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,32 +90,48 @@ impl Broker {
 
     /// Asks for each subscription of a session whether it may still have it, and ends those that it may not.
     async fn authorize_again(self: Arc<Self>, session: Arc<Session>, now: Now) {
-        let (identity, subscriptions) = {
-            let state = session.lock();
-            let subscriptions: Vec<_> =
-                state.subscriptions.iter().map(|(filter, options)| (filter.clone(), options.qos)).collect();
-            (Arc::clone(&state.identity), subscriptions)
-        };
-        let chains = self.chains();
-        let mut lost: HashSet<Subscribable> = HashSet::new();
-        for (filter, qos) in subscriptions {
-            let action = Action::Subscribe { filter: filter.clone(), qos };
-            if let Verdict::Denied(_) = chain::authorize(&chains, &identity, action).await {
-                lost.insert(filter);
-            }
-        }
+        let identity = Arc::clone(&session.lock().identity);
+        let lost = chain::denied_subscriptions(&self.chains(), &identity, subscriptions_of(&session)).await;
         if lost.is_empty() {
             return;
         }
-        let mut batch = self.batch();
-        for filter in &lost {
-            self.unsubscribe(&session, filter, &mut batch);
-        }
-        drop(batch);
-        info!(client = &*session.client_id, subscriptions = lost.len(), "no longer allowed to subscribe");
         let reason = "it may no longer have one of its subscriptions";
-        if let (_, Some(will)) = self.disconnect(&session, ReasonCode::NotAuthorized, reason, now) {
+        let (_, will) = self.disconnect(&session, ReasonCode::NotAuthorized, reason, now);
+        self.take_back(&session, &lost, &mut self.batch());
+        if let Some(will) = will {
             will.await;
         }
     }
+
+    /// The subscriptions that a client has from before, which wait for it to come back.
+    pub(crate) fn waiting_subscriptions(&self, client_id: &str) -> Vec<(Subscribable, QoS)> {
+        self.session(client_id).map_or_else(Vec::new, |session| subscriptions_of(&session))
+    }
+
+    /// Ends the subscriptions that a session may no longer have, and the way of the messages that it has of them alone.
+    pub(crate) fn take_back(&self, session: &Arc<Session>, lost: &[Subscribable], batch: &mut Batch) {
+        let ended = lost.iter().filter(|filter| self.unsubscribe(session, filter, batch)).count();
+        if ended == 0 {
+            return;
+        }
+        let mut state = session.lock();
+        let State { subscriptions, outbound, live, .. } = &mut *state;
+        if live.is_none() {
+            let is_lost = |topic: &TopicName| {
+                let matches = |filter: &Subscribable| filter.filter.matches(topic);
+                lost.iter().any(matches) && !subscriptions.keys().any(matches)
+            };
+            outbound.withdraw(is_lost, batch, &mut |reason, message| {
+                self.dropped(Some(session), message, reason);
+            });
+            session.set_holds(outbound.is_holding());
+        }
+        drop(state);
+        info!(client = &*session.client_id, subscriptions = ended, "no longer allowed to subscribe");
+    }
+}
+
+fn subscriptions_of(session: &Session) -> Vec<(Subscribable, QoS)> {
+    let state = session.lock();
+    state.subscriptions.iter().map(|(filter, options)| (filter.clone(), options.qos)).collect()
 }

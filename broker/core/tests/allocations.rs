@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use support::{VERSIONS, World, text};
+use weirmq_core::broker::Settings;
 use weirmq_core::connection::{Connection, Peer};
+use weirmq_core::hook::{Hook, HookPoint, HookPoints};
 use weirmq_core::outbox::{Outbox, Transport};
 use weirmq_wire::{Connect, Packet, Publish, QoS, Subscribe, SubscribeOptions, Version};
 
@@ -38,9 +40,23 @@ fn client(world: &World, version: Version, name: &str) -> Connection {
     connection
 }
 
+/// Is told of clients, and of no message.
+struct Watch;
+
+impl Hook for Watch {
+    fn name(&self) -> &str {
+        "watch"
+    }
+
+    fn points(&self) -> HookPoints {
+        HookPoints::NONE.with(HookPoint::Lifecycle)
+    }
+}
+
 /// So many messages of `payload` bytes in one read, as often as it takes to be steady, then counted.
 fn allocations(version: Version, messages: usize, payload: usize, receivers: usize) -> u64 {
-    let world = World::new();
+    // Whoever watches clients does not make messages dearer.
+    let world = World::with(Settings::default(), [Arc::new(Watch) as Arc<dyn Hook>]);
     let mut all: Vec<Connection> =
         (0..receivers).map(|number| client(&world, version, &format!("receiver-{number}"))).collect();
     for receiver in &mut all {

@@ -172,3 +172,49 @@ fn a_client_subscribes_to_no_more_than_its_lease_says() {
     assert_eq!(s.subscribe(&world, "c", 0), [ReasonCode::QuotaExceeded]);
     assert_eq!(s.subscribe(&world, "a", 1), [ReasonCode::GrantedQoS1], "that is no further one");
 }
+
+#[test]
+fn a_right_that_is_lost_while_the_client_is_away_delivers_nothing_when_it_comes_back() {
+    for by_revocation in [true, false] {
+        let (world, policy) = world(Quotas::default());
+        let (mut s, _) = world.persistent(V5, "s", 3600);
+        let mut p = world.client(V5, "p");
+        s.subscribe(&world, "secret/#", 2);
+        s.subscribe(&world, "open/#", 2);
+        // One of each is under way, and unacknowledged.
+        for topic in ["secret/sent", "open/sent"] {
+            p.publish(&world, topic, 1, topic);
+        }
+        assert_eq!(s.payloads().len(), 2);
+        s.cut(&world);
+        for topic in ["secret/queued", "open/queued"] {
+            p.publish(&world, topic, 1, topic);
+        }
+        policy.secrets_are_open.store(false, Ordering::Relaxed);
+        if by_revocation {
+            revoke(&world, &Whom::Everyone, Consequence::AskAgain);
+        }
+        let (mut s, present) = world.persistent(V5, "s", 3600);
+        assert!(present, "the session goes on");
+        assert_eq!(s.payloads(), ["open/sent", "open/queued"]);
+        assert_eq!(world.broker.client("s").unwrap().subscriptions, 1);
+        assert_eq!(world.broker.counters().dropped.get(DropReason::Denied), 2, "counted, not lost");
+        policy.secrets_are_open.store(true, Ordering::Relaxed);
+        p.publish(&world, "secret/later", 1, "x");
+        s.expect_nothing();
+    }
+}
+
+#[test]
+fn what_another_subscription_still_allows_is_delivered() {
+    let (world, policy) = world(Quotas::default());
+    let (mut s, _) = world.persistent(V5, "s", 3600);
+    let mut p = world.client(V5, "p");
+    s.subscribe(&world, "secret/a", 1);
+    s.subscribe(&world, "+/a", 1);
+    s.cut(&world);
+    p.publish(&world, "secret/a", 1, "x");
+    policy.secrets_are_open.store(false, Ordering::Relaxed);
+    let (mut s, _) = world.persistent(V5, "s", 3600);
+    assert_eq!(&*s.expect_one_publish().payload, b"x");
+}

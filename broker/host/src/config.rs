@@ -98,6 +98,9 @@ pub struct PluginConfig {
     /// When it is left alone because it keeps failing.
     #[serde(default)]
     pub quarantine: QuarantineConfig,
+    /// Another version that is tried on the calls of this one, without deciding anything.
+    #[serde(default)]
+    pub shadow: Option<ShadowConfig>,
 }
 
 impl PluginConfig {
@@ -118,6 +121,19 @@ impl PluginConfig {
             secrets: BTreeMap::new(),
             grant: Grant::default(),
             quarantine: QuarantineConfig::default(),
+            shadow: None,
+        }
+    }
+
+    /// How the version of `shadow` is loaded: as this one, but for what `shadow` says.
+    pub(crate) fn in_shadow(&self, shadow: &ShadowConfig) -> Self {
+        Self {
+            name: format!("{}.shadow", self.name),
+            file: shadow.file.clone(),
+            kind: None,
+            config: shadow.config.clone().unwrap_or_else(|| self.config.clone()),
+            shadow: None,
+            ..self.clone()
         }
     }
 
@@ -161,6 +177,17 @@ impl PluginConfig {
         }
         if self.quarantine.window_seconds == 0 {
             return fault("quarantine.window_seconds", "at least 1");
+        }
+        if let Some(shadow) = &self.shadow {
+            if self.name.len() > 57 {
+                return fault("name", "at most 57 characters where there is a shadow");
+            }
+            if shadow.every == 0 {
+                return fault("shadow.every", "at least 1");
+            }
+            if !(1..=65_536).contains(&shadow.queue_max) {
+                return fault("shadow.queue_max", "1 to 65536");
+            }
         }
         if let Some((key, wanted)) = self.grant.fault() {
             return fault(&key, wanted);
@@ -349,6 +376,36 @@ impl Default for QuarantineConfig {
     fn default() -> Self {
         Self { failures: 5, window_seconds: 60, retry_seconds: 30 }
     }
+}
+
+/// A version that is asked what the plugin is asked, to see what it would answer: `[plugin.shadow]`. It decides nothing
+/// and reaches nobody: what it publishes and revokes goes nowhere, keys and figures are its own and end with it, and
+/// it sends no requests unless `http` says so. Limits, grants and secrets are those of the plugin.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowConfig {
+    /// Its file.
+    pub file: PathBuf,
+    /// What is passed to it, where that is not what is passed to the plugin.
+    #[serde(default)]
+    pub config: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Of how many calls one is repeated.
+    #[serde(default = "default_every")]
+    pub every: u32,
+    /// How many calls may wait for it; what comes then is left out and counted.
+    #[serde(default = "default_shadow_queue_max")]
+    pub queue_max: u32,
+    /// Whether it may send requests to the hosts that the plugin is granted.
+    #[serde(default)]
+    pub http: bool,
+}
+
+const fn default_every() -> u32 {
+    1
+}
+
+const fn default_shadow_queue_max() -> u32 {
+    1024
 }
 
 fn cores() -> usize {

@@ -15,7 +15,7 @@ use crate::instance::{self, State};
 use crate::load::{self, Generation};
 use crate::plugin::{PluginHook, PluginInfo};
 use crate::pool::Pool;
-use crate::services::{Outside, Services};
+use crate::services::{Outside, Role, Services};
 use crate::ticker::Ticker;
 
 /// Loads plugins. Cheap to clone; its threads end when it and all its plugins are gone.
@@ -59,22 +59,28 @@ impl Host {
     /// [`LoadError`] with what is wrong and what to do.
     pub fn load(&self, config: &PluginConfig) -> Result<Arc<PluginHook>, LoadError> {
         let generation = self.shared.load(config)?;
-        Ok(PluginHook::new(Arc::clone(&self.shared), config, generation))
+        let hook = PluginHook::new(Arc::clone(&self.shared), config, generation);
+        hook.set_shadow(config);
+        Ok(hook)
     }
 
-    /// Does all that [`Host::load`] does, short of taking the plugin into service.
+    /// Does all that [`Host::load`] does, short of taking the plugin into service; for the version in its shadow too.
     ///
     /// # Errors
-    /// Those of [`Host::load`].
+    /// Those of [`Host::load`], also of the version in the shadow.
     pub fn check(&self, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
-        self.shared.load_any(config).map(|generation| generation.info)
+        let info = self.shared.load_any(config, Role::Live)?.info;
+        if let Some(shadow) = &config.shadow {
+            self.shared.load_for(&config.in_shadow(shadow), Role::Shadow { http: shadow.http })?;
+        }
+        Ok(info)
     }
 }
 
 impl Host {
     /// Loads a version that may serve no hook point.
     pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
-        self.shared.load_any(config)
+        self.shared.load_any(config, Role::Live)
     }
 }
 
@@ -93,16 +99,22 @@ pub(crate) struct Shared {
 impl Shared {
     /// A version that serves hook points.
     pub(crate) fn load(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
-        let generation = self.load_any(config)?;
+        self.load_for(config, Role::Live)
+    }
+
+    /// The same, for `role`.
+    pub(crate) fn load_for(&self, config: &PluginConfig, role: Role) -> Result<Generation, LoadError> {
+        let generation = self.load_any(config, role)?;
         if generation.info.hooks == HookPoints::NONE {
             return Err(LoadError::BackendOnly { plugin: config.name.clone() });
         }
         Ok(generation)
     }
 
-    pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+    fn load_any(&self, config: &PluginConfig, role: Role) -> Result<Generation, LoadError> {
         self.ticker.run();
-        let generation = load::load(&self.engine, &self.linker, &self.services, &self.config, config)?;
+        let (engine, linker) = (&self.engine, &self.linker);
+        let generation = load::load(engine, linker, &self.services, &self.config, config, role)?;
         if generation.waits && self.io_pool.get().is_none() {
             let pool = Pool::start(
                 "plugin-io",

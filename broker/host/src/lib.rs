@@ -17,6 +17,7 @@
 //! - `convert`: between the broker's words and the interface's, with every answer checked
 //! - [`grant`]: what a plugin asks for, and what the operator grants
 //! - `imports`, [`services`]: what the broker does for plugins when they ask
+//! - `shadow`: another version beside the one that serves, to see what it would answer
 //! - `quarantine`: leaving a plugin alone that keeps failing
 //! - `stats`: counts and durations of calls
 //! - `pool`, `ticker`: the host's threads
@@ -44,6 +45,7 @@ pub mod plugin;
 mod pool;
 mod quarantine;
 pub mod services;
+mod shadow;
 mod stats;
 mod ticker;
 
@@ -51,7 +53,7 @@ use weirmq_core::hook::HookPoint;
 
 pub use backend::PluginBackend;
 pub use config::{
-    Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig,
+    Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig, ShadowConfig,
 };
 pub use error::{HostError, LoadError};
 pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, SecretSource};
@@ -60,6 +62,7 @@ pub use plugin::{Change, Latency, PluginHook, PluginInfo, PluginStats};
 pub use services::key_value::MemoryKeys;
 pub use services::metrics::Figure;
 pub use services::{Consequence, Outside, Revocation, Whom};
+pub use shadow::{Difference, ShadowStats};
 
 /// The version of the plugin interface, `weirmq:plugin@...`, that this host serves.
 pub const API_VERSION: &str = "0.1.0";

@@ -18,7 +18,7 @@ use crate::instance::{Blueprint, Exports, Instance, Instantiate, Place, State, d
 use crate::instances::{Instances, Live, Origin};
 use crate::native;
 use crate::plugin::PluginInfo;
-use crate::services::Services;
+use crate::services::{Role, Services};
 use crate::{API_VERSION, HOOKS};
 
 /// What every WeirMQ interface name begins with.
@@ -72,12 +72,13 @@ pub(crate) fn load(
     services: &Arc<Services>,
     host: &HostConfig,
     config: &PluginConfig,
+    role: Role,
 ) -> Result<Generation, LoadError> {
     config.validate()?;
     let bytes = read(config, host.file_bytes_max)?;
     match kind_of(config, &bytes) {
         PluginKind::Native => load_native(host, config, &bytes),
-        PluginKind::Wasm => load_wasm(engine, linker, services, config, &bytes),
+        PluginKind::Wasm => load_wasm(engine, linker, services, config, &bytes, role),
     }
 }
 
@@ -132,6 +133,7 @@ fn load_wasm(
     services: &Arc<Services>,
     config: &PluginConfig,
     bytes: &[u8],
+    role: Role,
 ) -> Result<Generation, LoadError> {
     check_format(config, bytes)?;
     let started = Instant::now();
@@ -144,7 +146,7 @@ fn load_wasm(
     let imports = check_interface(engine, config, &component)?;
     let asked = check_grants(config, bytes, &imports)?;
     let waits = imports.iter().any(|import| import == "http");
-    let services = services.of(config, waits)?;
+    let services = services.of(config, waits, role)?;
     let mismatch = |detail| LoadError::Mismatch { plugin: config.name.clone(), detail };
     let blueprint =
         Blueprint::new(linker, &component, config, services).map_err(|error| mismatch(detail(&error)))?;

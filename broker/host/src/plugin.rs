@@ -19,7 +19,7 @@ use weirmq_core::time::Now;
 use weirmq_core::topic::TopicName;
 
 use crate::bindings::exports::weirmq::plugin as hooks;
-use crate::config::{PluginConfig, PluginKind};
+use crate::config::{PluginConfig, PluginKind, ShadowConfig};
 use crate::convert;
 use crate::error::LoadError;
 use crate::grant::{self, Manifest};
@@ -28,7 +28,9 @@ use crate::instance::{Call, Place};
 use crate::instances::Live;
 use crate::load::Generation;
 use crate::quarantine::{Door, Quarantine};
+use crate::services::Role;
 use crate::services::metrics::Figure;
+use crate::shadow::{Answer, Shadow, ShadowStats};
 use crate::stats::Counters;
 pub use crate::stats::{Latency, PluginStats};
 
@@ -118,18 +120,7 @@ impl Change {
 
 impl PluginHook {
     pub(crate) fn new(shared: Arc<Shared>, config: &PluginConfig, generation: Generation) -> Arc<Self> {
-        let memory = generation.origin.memory();
-        let served = Arc::new(Served {
-            name: Arc::from(config.name.as_str()),
-            quarantine: Quarantine::new(config.quarantine.clone()),
-            generation: ArcSwap::from_pointee(generation),
-            counters: Counters::new(config.instances_max as usize),
-            memory,
-            events: Mutex::default(),
-            timer: Timer::default(),
-            changing: Mutex::default(),
-            shared,
-        });
+        let served = Served::new(shared, &config.name, generation);
         let bound = Arc::new(Bound(Arc::clone(&served)));
         Arc::new(Self { served, bound })
     }
@@ -152,7 +143,44 @@ impl PluginHook {
         let served = &self.served;
         let mut previous = served.changing.lock();
         let next = served.shared.load(config)?;
-        Ok(served.swap(Arc::new(next), &mut previous))
+        let change = served.swap(Arc::new(next), &mut previous);
+        drop(previous);
+        self.set_shadow(config);
+        Ok(change)
+    }
+
+    /// Has calls repeated on the version that `config` has in `shadow`, from now on, or on none. One that does not load
+    /// is logged and told by [`PluginHook::shadow`], and whichever was there before stays. Compiles: not for a worker of
+    /// the broker.
+    pub fn set_shadow(&self, config: &PluginConfig) {
+        let served = &self.served;
+        let made = config.shadow.as_ref().map(|shadow| served.shadow_of(config, shadow)).transpose();
+        match made {
+            Ok(shadow) => {
+                if let Some(shadow) = &shadow {
+                    let version = shadow.served().info().version;
+                    tracing::info!(plugin = config.name, version, "a version of the plugin is in its shadow");
+                }
+                served.is_shadowed.store(shadow.is_some(), Ordering::Release);
+                *served.shadow.lock() = ShadowPlace { shadow: shadow.map(Arc::new), fault: None };
+            }
+            Err(error) => {
+                tracing::error!(plugin = config.name, "the version for its shadow: {error}");
+                served.shadow.lock().fault = Some(error.to_string());
+            }
+        }
+    }
+
+    /// How the version in the shadow does, if there is one.
+    ///
+    /// # Errors
+    /// Why the version that was to be there last is not.
+    pub fn shadow(&self) -> Result<Option<ShadowStats>, String> {
+        let place = self.served.shadow.lock();
+        match &place.fault {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(place.shadow.as_ref().map(|shadow| shadow.read())),
+        }
     }
 
     /// Brings back the version that served before the one that serves now, with the configuration that it had. Asked
@@ -185,12 +213,7 @@ impl PluginHook {
     #[must_use]
     pub fn stats(&self) -> PluginStats {
         let left_out = self.served.shared.services.metrics(&self.served.name).left_out();
-        PluginStats {
-            quarantined: self.served.quarantine.is_closed(),
-            memory_bytes: self.served.memory.load(Ordering::Relaxed),
-            figures_left_out: left_out,
-            ..self.served.counters.read()
-        }
+        PluginStats { figures_left_out: left_out, ..self.served.stats() }
     }
 
     /// The figures that it keeps about itself, by name.
@@ -296,7 +319,7 @@ impl Persist for Bound {
 }
 
 /// All that calls need; shared with calls that run beside the workers.
-struct Served {
+pub(crate) struct Served {
     name: Arc<str>,
     shared: Arc<Shared>,
     generation: ArcSwap<Generation>,
@@ -308,6 +331,16 @@ struct Served {
     timer: Timer,
     /// Held while another version is taken into service; the version before, for a rollback.
     changing: Mutex<Option<Arc<Generation>>>,
+    /// Whether there is a version in the shadow; looked at by every call.
+    is_shadowed: AtomicBool,
+    shadow: Mutex<ShadowPlace>,
+}
+
+#[derive(Default)]
+struct ShadowPlace {
+    shadow: Option<Arc<Shadow>>,
+    /// Why the version that was to be there last is not.
+    fault: Option<String>,
 }
 
 #[derive(Default)]
@@ -323,6 +356,62 @@ struct Events {
 }
 
 impl Served {
+    fn new(shared: Arc<Shared>, name: &str, generation: Generation) -> Arc<Self> {
+        Arc::new(Self {
+            name: Arc::from(name),
+            quarantine: Quarantine::new(generation.config.quarantine.clone()),
+            counters: Counters::new(generation.config.instances_max as usize),
+            memory: generation.origin.memory(),
+            generation: ArcSwap::from_pointee(generation),
+            events: Mutex::default(),
+            timer: Timer::default(),
+            changing: Mutex::default(),
+            is_shadowed: AtomicBool::new(false),
+            shadow: Mutex::default(),
+            shared,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn info(&self) -> PluginInfo {
+        self.generation.load().info.clone()
+    }
+
+    /// All but what the plugin says of itself.
+    pub(crate) fn stats(&self) -> PluginStats {
+        PluginStats {
+            quarantined: self.quarantine.is_closed(),
+            memory_bytes: self.memory.load(Ordering::Relaxed),
+            ..self.counters.read()
+        }
+    }
+
+    fn shadow_of(&self, config: &PluginConfig, shadow: &ShadowConfig) -> Result<Shadow, LoadError> {
+        config.validate()?;
+        let role = Role::Shadow { http: shadow.http };
+        let generation = self.shared.load_for(&config.in_shadow(shadow), role)?;
+        let name = generation.config.name.clone();
+        Shadow::start(Served::new(Arc::clone(&self.shared), &name, generation), shadow)
+    }
+
+    /// The version in the shadow, where there is one.
+    fn shadow(&self) -> Option<Arc<Shadow>> {
+        if !self.is_shadowed.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.shadow.lock().shadow.clone()
+    }
+
+    /// The version in the shadow, where the call that was answered with `answer` is to be repeated on it, and the answer.
+    fn to_compare<T: Answer>(&self, answer: &Result<T, Failure>) -> Option<(Arc<Shadow>, T)> {
+        let shadow = self.shadow().filter(|shadow| shadow.takes_this())?;
+        // What failed has no answer to compare with.
+        Some((shadow, answer.as_ref().ok()?.clone()))
+    }
+
     /// Takes `next` into service. What served goes to `previous`, without its instances.
     fn swap(&self, next: Arc<Generation>, previous: &mut Option<Arc<Generation>>) -> Change {
         let after = next.info.clone();
@@ -359,7 +448,17 @@ impl Served {
         self.shared.pool_for(&self.generation.load()).ask(move || call(&served))
     }
 
-    fn authenticate(&self, request: &AuthenticateRequest) -> Result<Authentication, Failure> {
+    fn authenticate(&self, request: &Arc<AuthenticateRequest>) -> Result<Authentication, Failure> {
+        let answer = self.ask_authenticate(request);
+        if let Some((shadow, live)) = self.to_compare(&answer) {
+            let (asked, again) = (Arc::clone(request), Arc::clone(request));
+            let about = move || format!("client '{}'", asked.client_id);
+            shadow.compare(HookPoint::Authenticate, live, about, move |served| served.authenticate(&again));
+        }
+        answer
+    }
+
+    fn ask_authenticate(&self, request: &AuthenticateRequest) -> Result<Authentication, Failure> {
         let peer = request.peer.map(|peer| peer.to_string());
         let user_properties = convert::pairs(&request.user_properties);
         let asked = hooks::authenticate::Request {
@@ -392,7 +491,25 @@ impl Served {
         })
     }
 
-    fn authorize(&self, request: &AuthorizeRequest, place: Place) -> Result<Decision, Failure> {
+    fn authorize(&self, request: &Arc<AuthorizeRequest>, place: Place) -> Result<Decision, Failure> {
+        let answer = self.ask_authorize(request, place);
+        if let Some((shadow, live)) = self.to_compare(&answer) {
+            let (asked, again) = (Arc::clone(request), Arc::clone(request));
+            let about = move || match &asked.action {
+                Action::Publish { topic, .. } => {
+                    format!("client '{}', topic '{topic}'", asked.identity.client_id)
+                }
+                Action::Subscribe { filter, .. } => {
+                    format!("client '{}', filter '{filter}'", asked.identity.client_id)
+                }
+            };
+            let again = move |served: &Arc<Self>| served.authorize(&again, Place::Aside);
+            shadow.compare(HookPoint::Authorize, live, about, again);
+        }
+        answer
+    }
+
+    fn ask_authorize(&self, request: &AuthorizeRequest, place: Place) -> Result<Decision, Failure> {
         use hooks::authorize::{Action as Asked, PublishAction, SubscribeAction};
         let identity = &request.identity;
         let peer = identity.peer.map(|peer| peer.to_string());
@@ -418,7 +535,22 @@ impl Served {
         self.call(HookPoint::Authorize, place, 1, ask, convert::decision)
     }
 
-    fn on_publish(&self, message: &Message, now: Now, place: Place) -> Result<Transformed, Failure> {
+    fn on_publish(&self, message: &Arc<Message>, now: Now, place: Place) -> Result<Transformed, Failure> {
+        let answer = self.ask_on_publish(message, now, place);
+        if let Some((shadow, live)) = self.to_compare(&answer) {
+            let (asked, again) = (Arc::clone(message), Arc::clone(message));
+            let again = move |served: &Arc<Self>| {
+                if !grant::matches(&served.generation.load().wants.on_publish, &again.topic) {
+                    return Ok(Transformed::Pass);
+                }
+                served.on_publish(&again, now, Place::Aside)
+            };
+            shadow.compare(HookPoint::OnPublish, live, move || about(&asked), again);
+        }
+        answer
+    }
+
+    fn ask_on_publish(&self, message: &Message, now: Now, place: Place) -> Result<Transformed, Failure> {
         let user = convert::pairs(&message.properties.user);
         let hops = message.hops.saturating_add(1);
         let message = convert::message(message, Some(now), &user);
@@ -432,7 +564,27 @@ impl Served {
         self.call(HookPoint::OnPublish, place, hops, ask, convert::transformed)
     }
 
-    fn on_subscribe(&self, request: &FilterRequest, place: Place) -> Result<FilterVerdict, Failure> {
+    fn on_subscribe(&self, request: &Arc<FilterRequest>, place: Place) -> Result<FilterVerdict, Failure> {
+        let answer = self.ask_on_subscribe(request, place);
+        self.compare_filters(HookPoint::OnSubscribe, &answer, request, Self::on_subscribe);
+        answer
+    }
+
+    fn compare_filters(
+        &self,
+        point: HookPoint,
+        answer: &Result<FilterVerdict, Failure>,
+        request: &Arc<FilterRequest>,
+        ask: fn(&Self, &Arc<FilterRequest>, Place) -> Result<FilterVerdict, Failure>,
+    ) {
+        if let Some((shadow, live)) = self.to_compare(answer) {
+            let (asked, again) = (Arc::clone(request), Arc::clone(request));
+            let about = move || format!("client '{}', filter '{}'", asked.identity.client_id, asked.filter);
+            shadow.compare(point, live, about, move |served| ask(served, &again, Place::Aside));
+        }
+    }
+
+    fn ask_on_subscribe(&self, request: &FilterRequest, place: Place) -> Result<FilterVerdict, Failure> {
         let filter = request.filter.to_string();
         let peer = request.identity.peer.map(|peer| peer.to_string());
         let attributes = convert::pairs(&request.identity.lease.attributes);
@@ -448,7 +600,13 @@ impl Served {
         self.call(HookPoint::OnSubscribe, place, 1, ask, convert::filter_verdict)
     }
 
-    fn on_unsubscribe(&self, request: &FilterRequest, place: Place) -> Result<FilterVerdict, Failure> {
+    fn on_unsubscribe(&self, request: &Arc<FilterRequest>, place: Place) -> Result<FilterVerdict, Failure> {
+        let answer = self.ask_on_unsubscribe(request, place);
+        self.compare_filters(HookPoint::OnUnsubscribe, &answer, request, Self::on_unsubscribe);
+        answer
+    }
+
+    fn ask_on_unsubscribe(&self, request: &FilterRequest, place: Place) -> Result<FilterVerdict, Failure> {
         let filter = request.filter.to_string();
         let peer = request.identity.peer.map(|peer| peer.to_string());
         let attributes = convert::pairs(&request.identity.lease.attributes);
@@ -463,7 +621,24 @@ impl Served {
         self.call(HookPoint::OnUnsubscribe, place, 1, ask, convert::filter_verdict)
     }
 
-    fn on_deliver(&self, message: &Message, receiver: &Identity, now: Now) -> Result<Delivery, Failure> {
+    fn on_deliver(&self, message: &Arc<Message>, receiver: &Identity, now: Now) -> Result<Delivery, Failure> {
+        let answer = self.ask_on_deliver(message, receiver, now);
+        if let Some((shadow, live)) = self.to_compare(&answer) {
+            let (asked, again, receiver) = (Arc::clone(message), Arc::clone(message), receiver.clone());
+            let client_id = Arc::clone(&receiver.client_id);
+            let about = move || format!("{}, to client '{client_id}'", about(&asked));
+            let again = move |served: &Arc<Self>| {
+                if !grant::matches(&served.generation.load().wants.on_deliver, &again.topic) {
+                    return Ok(Delivery::Pass);
+                }
+                served.on_deliver(&again, &receiver, now)
+            };
+            shadow.compare(HookPoint::OnDeliver, live, about, again);
+        }
+        answer
+    }
+
+    fn ask_on_deliver(&self, message: &Message, receiver: &Identity, now: Now) -> Result<Delivery, Failure> {
         let user = convert::pairs(&message.properties.user);
         let asked = convert::message(message, Some(now), &user);
         let peer = receiver.peer.map(|peer| peer.to_string());
@@ -481,7 +656,22 @@ impl Served {
         self.call(HookPoint::OnDeliver, Place::Worker, hops, ask, check)
     }
 
-    fn before_store(&self, message: &Message) -> Result<Persisted, Failure> {
+    fn before_store(&self, message: &Arc<Message>) -> Result<Persisted, Failure> {
+        let answer = self.ask_before_store(message);
+        if let Some((shadow, live)) = self.to_compare(&answer) {
+            let (asked, again) = (Arc::clone(message), Arc::clone(message));
+            let again = move |served: &Arc<Self>| {
+                if !grant::matches(&served.generation.load().wants.persistence, &again.topic) {
+                    return Ok(Persisted::Keep);
+                }
+                served.before_store(&again)
+            };
+            shadow.compare(HookPoint::Persistence, live, move || about(&asked), again);
+        }
+        answer
+    }
+
+    fn ask_before_store(&self, message: &Message) -> Result<Persisted, Failure> {
         let user = convert::pairs(&message.properties.user);
         let asked = convert::message(message, None, &user);
         let ask = |instance: &mut Live, call| match instance {
@@ -497,6 +687,17 @@ impl Served {
     }
 
     fn after_load(&self, message: &Message) -> Result<Bytes, Failure> {
+        let answer = self.ask_after_load(message);
+        if let Some((shadow, live)) = self.to_compare(&answer) {
+            let asked = Arc::new(message.clone());
+            let again = Arc::clone(&asked);
+            let again = move |served: &Arc<Self>| served.after_load(&again);
+            shadow.compare(HookPoint::Persistence, live, move || about(&asked), again);
+        }
+        answer
+    }
+
+    fn ask_after_load(&self, message: &Message) -> Result<Bytes, Failure> {
         let user = convert::pairs(&message.properties.user);
         let asked = convert::message(message, None, &user);
         let ask = |instance: &mut Live, call| match instance {
@@ -512,6 +713,12 @@ impl Served {
 
     /// Calls the plugin's timer where it is time and no call of it runs.
     fn take_tick(self: &Arc<Self>, now: Now) {
+        if let Some(shadow) = self.shadow() {
+            let served = shadow.served();
+            if served.generation.load().info.hooks.contains(HookPoint::Timer) {
+                served.take_tick(now);
+            }
+        }
         let generation = self.generation.load();
         {
             let mut called_at = self.timer.called_at.lock();
@@ -545,6 +752,12 @@ impl Served {
 
     /// Puts `event` behind those that wait, and sees to it that somebody tells them in order.
     fn take_event(self: &Arc<Self>, event: &Event, now: Now) {
+        if let Some(shadow) = self.shadow() {
+            let served = shadow.served();
+            if served.generation.load().wants.events.contains(event.kind()) {
+                served.take_event(event, now);
+            }
+        }
         let mut events = self.events.lock();
         if events.waiting.len() >= EVENTS_MAX {
             self.counters.count_event_dropped();
@@ -694,5 +907,13 @@ impl Served {
             *previous = None;
             tracing::warn!(plugin = &*self.name, "the last good version of the plugin is back in service");
         }
+    }
+}
+
+/// Which message a version in the shadow was asked about.
+fn about(message: &Message) -> String {
+    match message.publisher.client_id() {
+        Some(client_id) => format!("topic '{}', from client '{client_id}'", message.topic),
+        None => format!("topic '{}'", message.topic),
     }
 }

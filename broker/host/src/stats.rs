@@ -29,6 +29,9 @@ pub struct PluginStats {
     pub calls: Vec<(HookPoint, u64)>,
     /// How long calls took, by hook point. On the way of messages every sixteenth call is timed.
     pub latency: Vec<(HookPoint, Latency)>,
+    /// The same as a histogram: how many took no longer than so long, and longer than what stands before it. Only what
+    /// there is.
+    pub histograms: Vec<(HookPoint, Vec<(Duration, u64)>)>,
     /// Calls that failed, by kind; [`FailureKind::Unavailable`] counts those that were not made at all.
     pub failures: Vec<(FailureKind, u64)>,
     /// Events that were left out because the plugin was too slow for them.
@@ -129,15 +132,16 @@ impl Counters {
     pub(crate) fn read(&self) -> PluginStats {
         let at = |point: HookPoint| self.shards.iter().filter_map(move |shard| shard.0.get(point as usize));
         let calls = |point| at(point).map(|at| at.calls.load(Ordering::Relaxed)).sum::<u64>();
-        let latency = |point| {
+        let durations = HookPoint::ALL.map(|point| {
             let mut durations = [0; BUCKETS];
             for shard in at(point) {
                 for (sum, count) in durations.iter_mut().zip(&shard.durations) {
                     *sum += count.load(Ordering::Relaxed);
                 }
             }
-            Latency::of(&durations)
-        };
+            (point, durations)
+        });
+        let timed = || durations.iter().filter_map(|(point, all)| Some((*point, all, Latency::of(all)?)));
         let failures = KINDS.iter().zip(&self.failures);
         PluginStats {
             calls: HookPoint::ALL
@@ -145,10 +149,8 @@ impl Counters {
                 .into_iter()
                 .filter(|(_, count)| *count > 0)
                 .collect(),
-            latency: HookPoint::ALL
-                .into_iter()
-                .filter_map(|point| latency(point).map(|latency| (point, latency)))
-                .collect(),
+            latency: timed().map(|(point, _, latency)| (point, latency)).collect(),
+            histograms: timed().map(|(point, durations, _)| (point, histogram(durations))).collect(),
             failures: failures
                 .map(|(kind, count)| (*kind, count.load(Ordering::Relaxed)))
                 .filter(|(_, count)| *count > 0)
@@ -158,6 +160,11 @@ impl Counters {
             ..PluginStats::default()
         }
     }
+}
+
+fn histogram(durations: &[u64; BUCKETS]) -> Vec<(Duration, u64)> {
+    let all = durations.iter().enumerate().filter(|(_, count)| **count > 0);
+    all.map(|(bucket, count)| (Duration::from_nanos(1 << bucket), *count)).collect()
 }
 
 impl Latency {
@@ -188,7 +195,10 @@ mod tests {
         }
         counters.time(HookPoint::Authenticate, Duration::from_millis(3));
         counters.time(HookPoint::Authenticate, Duration::from_secs(1_000_000));
-        let [(point, latency)] = counters.read().latency[..] else { panic!("one hook point") };
+        let stats = counters.read();
+        let [(point, latency)] = stats.latency[..] else { panic!("one hook point") };
+        let counts: Vec<u64> = stats.histograms[0].1.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [98, 1, 1]);
         assert_eq!((point, latency.timed), (HookPoint::Authenticate, 100));
         assert_eq!(latency.p50, Duration::from_nanos(1024));
         assert_eq!(latency.p99, Duration::from_nanos(1 << 22));

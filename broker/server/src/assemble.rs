@@ -6,15 +6,16 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use weirmq_core::durable::keys::KeyStore;
 use weirmq_core::hook::{Chains, Hook, HookPoint, HookPoints, Link};
 use weirmq_core::record::Sinks;
 use weirmq_core::topic::TopicError;
-use weirmq_host::{Change, Host, HostError, LoadError, Outside, PluginConfig, PluginHook};
+use weirmq_host::{Change, Host, HostConfig, HostError, LoadError, Outside, PluginConfig, PluginHook};
 use weirmq_script::{Report, ScriptError, ScriptHook};
 use weirmq_sinks::{SinkSet, StartError};
 
@@ -26,9 +27,9 @@ use crate::config::Config;
 /// Hooks are asked in this order: `anonymous`, the plugins in the order of the configuration, the rules.
 pub struct Assembly {
     config: Config,
-    anonymous: Option<Arc<Anonymous>>,
-    host: Option<Host>,
-    plugins: Vec<Plugin>,
+    anonymous: ArcSwapOption<Anonymous>,
+    host: LazyHost,
+    plugins: ArcSwap<Vec<Arc<Plugin>>>,
     rules: Option<Rules>,
     sinks: Arc<SinkSet>,
 }
@@ -96,10 +97,13 @@ impl Assembly {
     pub fn build_on(config: Config, keys: Option<Arc<dyn KeyStore>>) -> Result<Self, AssembleErrors> {
         let mut errors = Vec::new();
         let anonymous = noted(anonymous(&config), &mut errors).flatten();
-        let host = noted(start_host(&config, keys), &mut errors).flatten();
-        let plugins = host.as_ref().map_or_else(Vec::new, |host| load_plugins(host, &config, &mut errors));
+        let host = LazyHost::new(&config, keys);
+        let plugins = match noted(host.get_for(&config.plugins), &mut errors).flatten() {
+            Some(host) => load_plugins(host, &config, &mut errors),
+            None => Vec::new(),
+        };
         if errors.is_empty() {
-            errors.extend(login_fault(&config, plugins.iter().map(|plugin| plugin.hook().points())));
+            errors.extend(login_fault(&config, plugins.iter().filter_map(|plugin| plugin.points())));
         }
         let rules = noted(config.rules.clone().map(Rules::load).transpose(), &mut errors).flatten();
         // Last, because this makes files: only for a broker that starts.
@@ -111,6 +115,8 @@ impl Assembly {
         match sinks {
             Some(sinks) if errors.is_empty() => {
                 warn_of_anonymous_clients(&config);
+                let anonymous = ArcSwapOption::new(anonymous);
+                let plugins = ArcSwap::from_pointee(plugins);
                 Ok(Self { config, anonymous, host, plugins, rules, sinks })
             }
             _ => Err(AssembleErrors(errors)),
@@ -121,20 +127,78 @@ impl Assembly {
     /// topics may be others.
     #[must_use]
     pub fn chains(&self) -> Chains {
-        let anonymous = self.anonymous.iter().map(|hook| Link::new(Arc::clone(hook) as Arc<dyn Hook>));
-        let plugins = self.plugins.iter().map(|plugin| plugin.config.link(plugin.hook()));
+        let anonymous = self.anonymous.load_full().map(|hook| Link::new(hook as Arc<dyn Hook>));
+        let plugins = self.plugins();
+        let plugins = plugins.iter().filter_map(|plugin| plugin.link());
         let rules = self.rules.iter().map(|rules| Link::new(Arc::clone(&rules.hook) as Arc<dyn Hook>));
-        Chains::new(anonymous.chain(plugins).chain(rules))
+        Chains::new(anonymous.into_iter().chain(plugins).chain(rules))
     }
 
     /// Joins the plugins with the broker.
     pub(crate) fn connect(&self, outside: Arc<dyn Outside>) {
-        if let Some(host) = &self.host {
-            host.connect(outside);
-        }
+        self.host.connect(outside);
     }
 
-    /// What it was built from.
+    /// Takes over what `wanted` says about plugins and about clients without a name. Loads what is new or another than
+    /// before; what does not load leaves things as they were, and is logged. The chains are the caller's to build anew.
+    ///
+    /// # Errors
+    /// Why nothing was taken over: nobody could log in, or everybody could.
+    pub(crate) fn adopt(&self, wanted: &Config) -> Result<Adopted, AssembleError> {
+        let anonymous = anonymous(wanted)?;
+        let host = self.host.get_for(&wanted.plugins)?;
+        let before = self.plugins();
+        let mut adopted = Adopted::default();
+        let mut plugins = Vec::new();
+        let former: Vec<Arc<PluginConfig>> = before.iter().map(|plugin| plugin.config()).collect();
+        // What keeps the store does so until the end, whatever the file calls it now.
+        let is_backend = |config: &&PluginConfig| self.config.store.backend.as_ref() == Some(&config.name);
+        for config in wanted.plugins.iter().filter(|config| !is_backend(config)) {
+            let known = before.iter().find(|plugin| plugin.config().name == config.name);
+            let (plugin, outcome) = match (known, host) {
+                (Some(plugin), _) if *plugin.config() == *config => (Arc::clone(plugin), None),
+                (Some(plugin), _) if plugin.configure_shadow(config) => (Arc::clone(plugin), None),
+                (Some(plugin), _) => (Arc::clone(plugin), Some(plugin.configure(config))),
+                (None, Some(host)) => {
+                    let (plugin, failed) = Plugin::load(host, config, Lacking::Ignored);
+                    let info = plugin.serving().map(|hook| Loaded::First(Box::new(hook.info())));
+                    (Arc::new(plugin), failed.map(Err).or(info.map(Ok)))
+                }
+                (None, None) => continue,
+            };
+            adopted.outcomes.extend(outcome.map(|outcome| (Arc::clone(&plugin), outcome)));
+            plugins.push(plugin);
+        }
+        // The listeners are those that are open, whatever the file says now.
+        let running = Config { auth: wanted.auth.clone(), ..self.config.clone() };
+        if let Some(fault) = login_fault(&running, plugins.iter().filter_map(|plugin| plugin.points())) {
+            for (plugin, outcome) in &adopted.outcomes {
+                if matches!(outcome, Ok(Loaded::Replaced(_))) {
+                    plugin.rollback();
+                }
+            }
+            for (plugin, config) in before.iter().zip(former) {
+                plugin.config.store(config);
+            }
+            return Err(fault);
+        }
+        let stays = |plugin: &Arc<Plugin>| plugins.iter().any(|other| Arc::ptr_eq(plugin, other));
+        adopted.removed = before.iter().filter(|plugin| !stays(plugin)).cloned().collect();
+        let names = |plugins: &[Arc<Plugin>]| -> Vec<String> {
+            plugins.iter().map(|plugin| plugin.config().name.clone()).collect()
+        };
+        let mut kept = names(&before);
+        kept.retain(|name| wanted.plugins.iter().any(|config| config.name == *name));
+        let mut order = names(&plugins);
+        order.retain(|name| kept.contains(name));
+        adopted.reordered = order != kept;
+        adopted.anonymous_changed = anonymous.is_some() != self.anonymous.load().is_some();
+        self.plugins.store(Arc::new(plugins));
+        self.anonymous.store(anonymous);
+        Ok(adopted)
+    }
+
+    /// What it was built from. What has changed since is in [`Assembly::plugins`].
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
@@ -142,8 +206,8 @@ impl Assembly {
 
     /// The plugins, in the order in which they are asked.
     #[must_use]
-    pub fn plugins(&self) -> &[Plugin] {
-        &self.plugins
+    pub fn plugins(&self) -> Arc<Vec<Arc<Plugin>>> {
+        self.plugins.load_full()
     }
 
     /// The rules, where there is a folder for them.
@@ -196,31 +260,59 @@ fn warn_of_anonymous_clients(config: &Config) {
     }
 }
 
-fn start_host(config: &Config, keys: Option<Arc<dyn KeyStore>>) -> Result<Option<Host>, HostError> {
-    if config.plugins.is_empty() {
-        return Ok(None);
-    }
-    let host = Host::new(config.plugin_host.clone())?;
-    if let Some(keys) = keys {
-        host.keep_keys_in(keys);
-    }
-    Ok(Some(host))
+/// The plugin host, started with the first plugin.
+struct LazyHost {
+    config: HostConfig,
+    /// Where the keys and values of plugins are kept; in memory where there is none.
+    keys: Option<Arc<dyn KeyStore>>,
+    host: OnceLock<Host>,
+    outside: OnceLock<Arc<dyn Outside>>,
 }
 
-fn load_plugins(host: &Host, config: &Config, errors: &mut Vec<AssembleError>) -> Vec<Plugin> {
+impl LazyHost {
+    fn new(config: &Config, keys: Option<Arc<dyn KeyStore>>) -> Self {
+        let config = config.plugin_host.clone();
+        Self { config, keys, host: OnceLock::new(), outside: OnceLock::new() }
+    }
+
+    /// The host, if there are `plugins` for it or were before.
+    fn get_for(&self, plugins: &[PluginConfig]) -> Result<Option<&Host>, HostError> {
+        if plugins.is_empty() || self.host.get().is_some() {
+            return Ok(self.host.get());
+        }
+        let host = Host::new(self.config.clone())?;
+        if let Some(keys) = &self.keys {
+            host.keep_keys_in(Arc::clone(keys));
+        }
+        if let Some(outside) = self.outside.get() {
+            host.connect(Arc::clone(outside));
+        }
+        Ok(Some(self.host.get_or_init(|| host)))
+    }
+
+    fn connect(&self, outside: Arc<dyn Outside>) {
+        if let Some(host) = self.host.get() {
+            host.connect(Arc::clone(&outside));
+        }
+        // A second one is not the broker's.
+        drop(self.outside.set(outside));
+    }
+}
+
+fn load_plugins(host: &Host, config: &Config, errors: &mut Vec<AssembleError>) -> Vec<Arc<Plugin>> {
     let mut plugins = Vec::new();
     for plugin in &config.plugins {
-        let (plugin, failed) = Plugin::load(host, plugin);
+        let (plugin, failed) = Plugin::load(host, plugin, Lacking::Fails);
         match failed {
-            Some(error) if plugin.config.required => errors.push(AssembleError::RequiredPlugin(error)),
+            Some(error) if plugin.config().required => errors.push(AssembleError::RequiredPlugin(error)),
             Some(error) => tracing::error!(
-                plugin = plugin.config.name,
+                plugin = plugin.config().name,
                 "{error}; the broker starts without it and tries again when the file changes; until then its \
                  failure policy applies, which for logins is to deny unless configured otherwise"
             ),
             None => {}
         }
-        plugins.push(plugin);
+        plugins.push(Arc::new(plugin));
     }
     plugins
 }
@@ -229,13 +321,29 @@ fn noted<T, E: Into<AssembleError>>(outcome: Result<T, E>, errors: &mut Vec<Asse
     outcome.map_err(|error| errors.push(error.into())).ok()
 }
 
+/// What a changed configuration has changed about plugins.
+#[derive(Default)]
+pub(crate) struct Adopted {
+    /// What became of those that are new or configured otherwise.
+    pub(crate) outcomes: Vec<(Arc<Plugin>, Result<Loaded, LoadError>)>,
+    /// Those that are configured no more.
+    pub(crate) removed: Vec<Arc<Plugin>>,
+    /// Whether those that stay are asked in another order.
+    pub(crate) reordered: bool,
+    /// Whether clients without a name are let in now and were not, or the other way round.
+    pub(crate) anonymous_changed: bool,
+}
+
 /// A plugin's place in the chains, whether it could be loaded or not.
 pub struct Plugin {
-    config: PluginConfig,
+    /// As it is to be; what serves may be configured as before, where this one did not load.
+    config: ArcSwap<PluginConfig>,
     host: Host,
     place: Mutex<Place>,
     /// The content of the file when it was loaded, or tried, last.
     seen: Mutex<Option<Fingerprint>>,
+    /// The same of the version in the shadow.
+    shadow_seen: Mutex<Option<Fingerprint>>,
     /// Whether an operator has disabled it.
     disabled: AtomicBool,
 }
@@ -243,7 +351,16 @@ pub struct Plugin {
 #[derive(Clone)]
 enum Place {
     Serving(Arc<PluginHook>),
-    Absent(Arc<Absent>),
+    Absent(Arc<Absent>, Lacking),
+}
+
+/// What it means that a plugin could not be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lacking {
+    /// Its failure policies apply: the broker never ran without it.
+    Fails,
+    /// The broker goes on without it, as it did before the plugin was configured.
+    Ignored,
 }
 
 /// What became of a plugin's place.
@@ -256,17 +373,21 @@ pub enum Loaded {
 }
 
 impl Plugin {
-    fn load(host: &Host, config: &PluginConfig) -> (Self, Option<LoadError>) {
+    fn load(host: &Host, config: &PluginConfig, lacking: Lacking) -> (Self, Option<LoadError>) {
         let seen = Fingerprint::of(&config.file);
         let (place, failed) = match host.load(config) {
             Ok(hook) => (Place::Serving(hook), None),
-            Err(error) => (Place::Absent(Arc::new(Absent::new(config, &error.to_string()))), Some(error)),
+            Err(error) => {
+                let absent = Arc::new(Absent::new(config, &error.to_string()));
+                (Place::Absent(absent, lacking), Some(error))
+            }
         };
         let plugin = Self {
-            config: config.clone(),
+            config: ArcSwap::from_pointee(config.clone()),
             host: host.clone(),
             place: Mutex::new(place),
             seen: Mutex::new(seen),
+            shadow_seen: Mutex::new(shadow_fingerprint(config)),
             disabled: AtomicBool::new(false),
         };
         (plugin, failed)
@@ -277,22 +398,56 @@ impl Plugin {
     /// # Errors
     /// What is wrong with the file.
     pub(crate) fn reload(&self) -> Result<Loaded, LoadError> {
-        *self.seen.lock() = Fingerprint::of(&self.config.file);
+        let config = self.config();
+        *self.seen.lock() = Fingerprint::of(&config.file);
+        *self.shadow_seen.lock() = shadow_fingerprint(&config);
         let place = self.place.lock().clone();
         match place {
-            Place::Serving(hook) => hook.reload().map(|change| Loaded::Replaced(Box::new(change))),
-            Place::Absent(_) => match self.host.load(&self.config) {
+            Place::Serving(hook) => {
+                hook.reconfigure(&config).map(|change| Loaded::Replaced(Box::new(change)))
+            }
+            Place::Absent(_, lacking) => match self.host.load(&config) {
                 Ok(hook) => {
                     let info = hook.info();
                     *self.place.lock() = Place::Serving(hook);
                     Ok(Loaded::First(Box::new(info)))
                 }
                 Err(error) => {
-                    let absent = Absent::new(&self.config, &error.to_string());
-                    *self.place.lock() = Place::Absent(Arc::new(absent));
+                    let absent = Absent::new(&config, &error.to_string());
+                    *self.place.lock() = Place::Absent(Arc::new(absent), lacking);
                     Err(error)
                 }
             },
+        }
+    }
+
+    /// Loads it as `config` has it, which is of the same name. Where that fails, what serves goes on serving as it was
+    /// configured, and the new configuration is tried again when the file changes.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn configure(&self, config: &PluginConfig) -> Result<Loaded, LoadError> {
+        self.config.store(Arc::new(config.clone()));
+        self.reload()
+    }
+
+    /// Takes over what `config` says where only the shadow is another. Answers whether that is so.
+    fn configure_shadow(&self, config: &PluginConfig) -> bool {
+        let but_shadow = PluginConfig { shadow: self.config().shadow.clone(), ..config.clone() };
+        if *self.config() != but_shadow {
+            return false;
+        }
+        self.config.store(Arc::new(config.clone()));
+        self.reload_shadow();
+        true
+    }
+
+    /// Loads the version in the shadow anew.
+    pub(crate) fn reload_shadow(&self) {
+        let config = self.config();
+        *self.shadow_seen.lock() = shadow_fingerprint(&config);
+        if let Some(hook) = self.serving() {
+            hook.set_shadow(&config);
         }
     }
 
@@ -315,13 +470,23 @@ impl Plugin {
     /// Whether the file's content is another than when it was loaded, or tried, last. A file that is gone has
     /// not changed: what serves goes on serving.
     pub(crate) fn file_has_changed(&self) -> bool {
-        Fingerprint::of(&self.config.file).is_some_and(|found| *self.seen.lock() != Some(found))
+        Fingerprint::of(&self.config().file).is_some_and(|found| *self.seen.lock() != Some(found))
+    }
+
+    /// The same of the file of the version in the shadow.
+    pub(crate) fn shadow_file_has_changed(&self) -> bool {
+        shadow_fingerprint(&self.config()).is_some_and(|found| *self.shadow_seen.lock() != Some(found))
     }
 
     /// Its configuration.
     #[must_use]
-    pub fn config(&self) -> &PluginConfig {
-        &self.config
+    pub fn config(&self) -> Arc<PluginConfig> {
+        self.config.load_full()
+    }
+
+    /// Whether its failure policies apply where it does not serve.
+    pub(crate) fn is_missed(&self) -> bool {
+        !matches!(&*self.place.lock(), Place::Absent(_, Lacking::Ignored))
     }
 
     /// The plugin that serves, if one does.
@@ -329,7 +494,7 @@ impl Plugin {
     pub fn serving(&self) -> Option<Arc<PluginHook>> {
         match &*self.place.lock() {
             Place::Serving(hook) => Some(Arc::clone(hook)),
-            Place::Absent(_) => None,
+            Place::Absent(..) => None,
         }
     }
 
@@ -338,30 +503,48 @@ impl Plugin {
     pub fn absence(&self) -> Option<String> {
         match &*self.place.lock() {
             Place::Serving(_) => None,
-            Place::Absent(absent) => Some(absent.why().to_owned()),
+            Place::Absent(absent, _) => Some(absent.why().to_owned()),
         }
     }
 
-    fn hook(&self) -> Arc<dyn Hook> {
-        match &*self.place.lock() {
-            Place::Serving(hook) if self.is_disabled() => {
-                Arc::new(Absent::disabled(&self.config, hook.points()))
+    /// The hook points that it stands at; `None` where it stands in no chain.
+    fn points(&self) -> Option<HookPoints> {
+        self.link().map(|link| link.hook.points())
+    }
+
+    /// As it stands in the chains, if it does.
+    fn link(&self) -> Option<Link> {
+        let place = self.place.lock();
+        match &*place {
+            Place::Serving(hook) => {
+                let config = hook.config();
+                if self.is_disabled() {
+                    return Some(config.link(Arc::new(Absent::disabled(&config, hook.points()))));
+                }
+                Some(config.link(Arc::clone(hook) as Arc<dyn Hook>))
             }
-            Place::Serving(hook) => Arc::clone(hook) as Arc<dyn Hook>,
-            Place::Absent(absent) => Arc::clone(absent) as Arc<dyn Hook>,
+            Place::Absent(absent, Lacking::Fails) => {
+                Some(self.config().link(Arc::clone(absent) as Arc<dyn Hook>))
+            }
+            Place::Absent(_, Lacking::Ignored) => None,
         }
     }
 }
 
+fn shadow_fingerprint(config: &PluginConfig) -> Option<Fingerprint> {
+    config.shadow.as_ref().and_then(|shadow| Fingerprint::of(&shadow.file))
+}
+
 /// Enough of a file's content to tell it from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fingerprint {
+pub(crate) struct Fingerprint {
     bytes: u64,
     hash: u64,
 }
 
 impl Fingerprint {
-    fn of(file: &Path) -> Option<Self> {
+    /// `None` where it cannot be read.
+    pub(crate) fn of(file: &Path) -> Option<Self> {
         let mut file = File::open(file).ok()?;
         let (mut hasher, mut bytes) = (DefaultHasher::new(), 0);
         let mut buffer = vec![0; 64 * 1024];

@@ -41,7 +41,7 @@ impl<'a> Banner<'a> {
     }
 
     fn plugins(&self) -> Vec<String> {
-        self.assembly.plugins().iter().map(plugin_line).collect()
+        self.assembly.plugins().iter().map(|plugin| plugin_line(plugin)).collect()
     }
 
     fn rules(&self) -> Vec<String> {
@@ -93,13 +93,12 @@ impl fmt::Display for Banner<'_> {
         if config.auth.allow_anonymous {
             section(out, "anonymous", vec!["clients without a user name are let in".to_owned()], "")?;
         }
-        if let Some(rules) = self.assembly.rules() {
-            section(
-                out,
-                "reloads",
-                vec![format!("{} and the plugins' files, when they are saved", rules.folder().display())],
-                "",
-            )?;
+        let rules = self.assembly.rules().map(|rules| rules.folder().display().to_string());
+        let file = config.file.as_ref().map(|file| format!("{} (its plugins)", file.display()));
+        let reloads: Vec<String> = rules.into_iter().chain(file).collect();
+        if !reloads.is_empty() {
+            let saved = format!("{} and the plugins' files, when they are saved", reloads.join(", "));
+            section(out, "reloads", vec![saved], "")?;
         }
         let try_it = self.try_it();
         if !try_it.is_empty() {

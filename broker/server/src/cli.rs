@@ -234,6 +234,7 @@ fn start(arguments: Run) -> ExitCode {
         Ok(mut config) => {
             if let Some(format) = arguments.log_format {
                 config.log.format = format;
+                config.log.format_is_given = true;
             }
             match run::run(config) {
                 Ok(()) => ExitCode::SUCCESS,

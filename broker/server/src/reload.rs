@@ -1,4 +1,4 @@
-//! What changes while the broker runs: rules and plugins, when their files change or somebody asks.
+//! What changes while the broker runs: rules, plugins and their settings, when their files change or somebody asks.
 //!
 //! Changes are found by watching the folders that the files are in, because editors and `mv` put another file
 //! in the place of the one that was watched. What is found waits until the folder has been quiet for a moment;
@@ -21,7 +21,8 @@ use weirmq_host::{Change, Consequence, LoadError, Whom};
 use weirmq_script::Report;
 use weirmq_store::LogStore;
 
-use crate::assemble::{Assembly, Loaded, Plugin};
+use crate::assemble::{AssembleError, Assembly, Fingerprint, Loaded, Plugin};
+use crate::config::{Config, ConfigError};
 use crate::net::clock::Clock;
 use crate::signals::Shutdown;
 
@@ -91,8 +92,9 @@ impl Engine for Clocked {
 pub struct Live {
     assembly: Assembly,
     broker: Arc<dyn Engine>,
-    /// One change at a time, so that the chains of the last are those that stay.
-    changing: Mutex<()>,
+    /// One change at a time, so that the chains of the last are those that stay. With what the configuration's file was
+    /// when it was read last.
+    changing: Mutex<Option<Fingerprint>>,
     /// Where sessions, queues and retained messages are kept, when that is on a disk.
     store: OnceLock<Arc<LogStore>>,
 }
@@ -140,6 +142,12 @@ pub enum ReloadError {
         /// Why.
         why: String,
     },
+    /// The configuration as it stands now is not good.
+    #[error("{0}; nothing is changed")]
+    Config(#[from] ConfigError),
+    /// With the configuration as it stands now nobody could log in, or everybody could.
+    #[error("the changed configuration is not taken over: {0}; nothing is changed")]
+    Refused(AssembleError),
     /// The file is not good.
     #[error("{error}; {consequence}")]
     Load {
@@ -154,7 +162,8 @@ impl Live {
     /// `assembly`, whose chains `broker` has.
     #[must_use]
     pub fn new(assembly: Assembly, broker: Arc<dyn Engine>) -> Arc<Self> {
-        Arc::new(Self { assembly, broker, changing: Mutex::new(()), store: OnceLock::new() })
+        let read = assembly.config().file.as_deref().and_then(Fingerprint::of);
+        Arc::new(Self { assembly, broker, changing: Mutex::new(read), store: OnceLock::new() })
     }
 
     /// What is live.
@@ -206,13 +215,59 @@ impl Live {
         Some(report)
     }
 
-    /// Loads the file of the plugin `name` anew, changed or not. Compiles: not for a worker of the broker.
+    /// Loads the file of the plugin `name` anew, changed or not, with the settings that the configuration has now.
+    /// Compiles: not for a worker of the broker.
     ///
     /// # Errors
     /// [`ReloadError`]: what served before goes on serving.
     pub fn reload_plugin(&self, name: &str) -> Result<Loaded, ReloadError> {
-        let _one_at_a_time = self.changing.lock();
-        self.swap(self.plugin(name)?)
+        let mut read = self.changing.lock();
+        // Whoever asks is told what is wrong with it, be it for the second time.
+        *read = None;
+        let mut loaded = self.read_config(&mut read)?;
+        match loaded.iter().position(|(plugin, _)| plugin.config().name == name) {
+            Some(place) => loaded.swap_remove(place).1,
+            None => self.swap(&*self.plugin(name)?),
+        }
+    }
+
+    /// Takes over what the configuration's file says about plugins, where it says something else than when it was read
+    /// last. Answers what became of those that are new or configured otherwise. All of it is logged.
+    fn read_config(&self, read: &mut Option<Fingerprint>) -> Result<Vec<Taken>, ReloadError> {
+        let config = self.assembly.config();
+        let Some(file) = &config.file else { return Ok(Vec::new()) };
+        // A file that is gone has not changed.
+        let Some(found) = Fingerprint::of(file).filter(|found| *read != Some(*found)) else {
+            return Ok(Vec::new());
+        };
+        *read = Some(found);
+        let wanted = Config::load(file).inspect_err(|error| {
+            let text = error.to_string().replace('\n', "; ");
+            tracing::error!("{text}; everything goes on as before");
+        })?;
+        let others = config.differences(&wanted);
+        if !others.is_empty() {
+            tracing::warn!("{} changed, which takes a restart: {}", file.display(), others.join(", "));
+        }
+        let adopted = self.assembly.adopt(&wanted).map_err(ReloadError::Refused).inspect_err(|error| {
+            tracing::error!("{error}");
+        })?;
+        for plugin in &adopted.removed {
+            tracing::info!(plugin = plugin.config().name, "the plugin is removed");
+        }
+        let loaded: Vec<Taken> = adopted
+            .outcomes
+            .into_iter()
+            .map(|(plugin, outcome)| (Arc::clone(&plugin), told(&plugin, outcome)))
+            .collect();
+        if adopted.anonymous_changed || adopted.reordered || !adopted.removed.is_empty() || !loaded.is_empty()
+        {
+            self.broker.set_chains(self.assembly.chains());
+            tracing::info!("{} is taken over", file.display());
+            // What a policy has allowed is not allowed for ever because its client happens to be connected.
+            self.broker.revoke(&Whom::Everyone, Consequence::AskAgain);
+        }
+        Ok(loaded)
     }
 
     /// Brings back the version of the plugin `name` that served before, until its file changes again or it is
@@ -252,15 +307,14 @@ impl Live {
         Ok(())
     }
 
-    fn plugin(&self, name: &str) -> Result<&Plugin, ReloadError> {
+    fn plugin(&self, name: &str) -> Result<Arc<Plugin>, ReloadError> {
         if self.assembly.config().store.backend.as_deref() == Some(name) {
             return Err(ReloadError::IsTheBackend { name: name.to_owned() });
         }
         let plugins = self.assembly.plugins();
-        plugins
-            .iter()
-            .find(|plugin| plugin.config().name == name)
-            .ok_or_else(|| ReloadError::UnknownPlugin { name: name.to_owned(), known: known_names(plugins) })
+        let found = plugins.iter().find(|plugin| plugin.config().name == name).cloned();
+        let unknown = || ReloadError::UnknownPlugin { name: name.to_owned(), known: known_names(&plugins) };
+        found.ok_or_else(unknown)
     }
 
     /// Ends a client's connection in the name of an operator. Answers whether it was connected.
@@ -278,57 +332,100 @@ impl Live {
     /// Loads the plugins whose files have another content than before.
     fn reload_changed_plugins(&self) {
         let _one_at_a_time = self.changing.lock();
-        for plugin in self.assembly.plugins() {
+        for plugin in &*self.assembly.plugins() {
             if plugin.file_has_changed() {
                 // It is logged there.
                 let _ = self.swap(plugin);
+            } else if plugin.shadow_file_has_changed() {
+                plugin.reload_shadow();
             }
         }
     }
 
     fn swap(&self, plugin: &Plugin) -> Result<Loaded, ReloadError> {
-        let name = &plugin.config().name;
-        match plugin.reload() {
-            Ok(loaded) => {
-                // Also where the hook points are the same: answers of the version before may be remembered.
-                self.broker.set_chains(self.assembly.chains());
-                // That another version serves is logged by the host.
-                if let Loaded::First(info) = &loaded {
-                    tracing::info!(plugin = name, version = info.version, "the plugin serves now");
-                }
-                Ok(loaded)
-            }
-            Err(error) => {
-                let consequence = match plugin.serving() {
-                    Some(_) => "the version before goes on serving",
-                    None => "nothing serves in its place, and its failure policy applies",
-                };
-                tracing::error!(plugin = name, "{error}; {consequence}");
-                Err(ReloadError::Load { error, consequence })
-            }
-        }
+        let loaded = told(plugin, plugin.reload())?;
+        // Also where the hook points are the same: answers of the version before may be remembered.
+        self.broker.set_chains(self.assembly.chains());
+        Ok(loaded)
     }
 
     /// Does everything that may have to be done.
     fn catch_up(&self) {
         self.reload_rules();
+        // It is logged there.
+        let _ = self.read_config(&mut self.changing.lock());
         self.reload_changed_plugins();
     }
 
-    /// The folders whose changes matter.
-    fn folders(&self) -> BTreeSet<PathBuf> {
+    /// The files whose changes matter.
+    fn watched(&self) -> Watched {
         let rules = self.assembly.rules().map(|rules| rules.folder().to_owned());
-        let plugins = self.assembly.plugins().iter().flat_map(|plugin| folders_of(&plugin.config().file));
-        rules.into_iter().chain(plugins).collect()
+        let plugins = self.assembly.plugins();
+        let plugins = plugins.iter().flat_map(|plugin| {
+            let config = plugin.config();
+            let shadow = config.shadow.as_ref().map(|shadow| &shadow.file);
+            [&config.file].into_iter().chain(shadow).flat_map(|file| folders_of(file)).collect::<Vec<_>>()
+        });
+        let config = self.assembly.config().file.iter().flat_map(|file| {
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+            let real = file.canonicalize().ok();
+            // Where Kubernetes mounts a configuration, this link is what changes.
+            let link = file.with_file_name("..data");
+            [Some(file), Some(link), real].into_iter().flatten()
+        });
+        Watched { folders: rules.into_iter().chain(plugins).collect(), files: config.collect() }
     }
 }
 
-fn known_names(plugins: &[Plugin]) -> String {
+/// A plugin, and what became of it.
+type Taken = (Arc<Plugin>, Result<Loaded, ReloadError>);
+
+/// Logs what became of a plugin that was to be loaded, as far as the host does not.
+fn told(plugin: &Plugin, outcome: Result<Loaded, LoadError>) -> Result<Loaded, ReloadError> {
+    let name = &plugin.config().name;
+    match outcome {
+        Ok(loaded) => {
+            // That another version serves is logged by the host.
+            if let Loaded::First(info) = &loaded {
+                tracing::info!(plugin = name, version = info.version, "the plugin serves now");
+            }
+            Ok(loaded)
+        }
+        Err(error) => {
+            let consequence = match (plugin.serving(), plugin.is_missed()) {
+                (Some(_), _) => "the version before goes on serving, as it was configured",
+                (None, true) => "nothing serves in its place, and its failure policy applies",
+                (None, false) => "the broker goes on without it and tries again when the file changes",
+            };
+            tracing::error!(plugin = name, "{error}; {consequence}");
+            Err(ReloadError::Load { error, consequence })
+        }
+    }
+}
+
+fn known_names(plugins: &[Arc<Plugin>]) -> String {
     if plugins.is_empty() {
         return "no plugin is configured".to_owned();
     }
-    let names: Vec<&str> = plugins.iter().map(|plugin| plugin.config().name.as_str()).collect();
+    let names: Vec<String> = plugins.iter().map(|plugin| plugin.config().name.clone()).collect();
     format!("there are: {}", names.join(", "))
+}
+
+/// Files whose changes matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Watched {
+    /// All that is in these folders.
+    folders: BTreeSet<PathBuf>,
+    /// And these, whose folders may have much else in them.
+    files: BTreeSet<PathBuf>,
+}
+
+impl Watched {
+    /// All folders that something is watched in.
+    fn all_folders(&self) -> BTreeSet<PathBuf> {
+        let of_files = self.files.iter().filter_map(|file| file.parent()).map(Path::to_owned);
+        self.folders.iter().cloned().chain(of_files).collect()
+    }
 }
 
 /// The folder that `file` is in, and the one that it is really in where it is a symbolic link.
@@ -361,6 +458,7 @@ impl LookAgain {
 /// Signs of change that nobody has looked into yet. They are counted as one, so a storm takes no room.
 #[derive(Default)]
 struct Signs {
+    watched: Mutex<Watched>,
     folders_replaced: Mutex<bool>,
     wake: Notify,
 }
@@ -393,7 +491,7 @@ impl Watcher {
     /// What the system says where files cannot be watched in any way. A folder that is not there is logged.
     pub fn start(live: Arc<Live>, look_again: &LookAgain) -> notify::Result<Self> {
         let signs = Arc::clone(&look_again.0);
-        let watcher = watcher(&signs, &live.folders())?;
+        let watcher = watcher(&signs)?;
         let mut watcher = Self { watcher, live, signs, unwatched: BTreeSet::new() };
         watcher.watch_folders();
         Ok(watcher)
@@ -413,12 +511,18 @@ impl Watcher {
             if let Err(error) = tokio::task::spawn_blocking(move || live.catch_up()).await {
                 tracing::error!("taking changes over: {error}");
             }
+            // A changed configuration may name files elsewhere; what is there already was found just now.
+            if *self.signs.watched.lock() != self.live.watched() {
+                self.watch_folders();
+            }
         }
     }
 
     /// Watches each folder, and the one above it for the folder itself to be replaced.
     fn watch_folders(&mut self) {
-        let folders = self.live.folders();
+        let watched = self.live.watched();
+        let folders = watched.all_folders();
+        *self.signs.watched.lock() = watched;
         let above: BTreeSet<PathBuf> =
             folders.iter().filter_map(|folder| folder.parent()).map(Path::to_owned).collect();
         for folder in folders.union(&above) {
@@ -442,35 +546,30 @@ impl Watcher {
 }
 
 /// The system's own way to watch; where that is not to be had, such as for a limit on it, looking every moment.
-fn watcher(
-    signs: &Arc<Signs>,
-    folders: &BTreeSet<PathBuf>,
-) -> notify::Result<Box<dyn notify::Watcher + Send>> {
-    match notify::recommended_watcher(note_into(Arc::clone(signs), folders.clone())) {
+fn watcher(signs: &Arc<Signs>) -> notify::Result<Box<dyn notify::Watcher + Send>> {
+    match notify::recommended_watcher(note_into(Arc::clone(signs))) {
         Ok(watcher) => Ok(Box::new(watcher)),
         Err(error) => {
             tracing::warn!(
                 "the system does not tell of changed files ({error}): looking at them every {LOOK:?}"
             );
-            Ok(Box::new(looking_watcher(signs, folders)?))
+            Ok(Box::new(looking_watcher(signs)?))
         }
     }
 }
 
-fn looking_watcher(signs: &Arc<Signs>, folders: &BTreeSet<PathBuf>) -> notify::Result<PollWatcher> {
+fn looking_watcher(signs: &Arc<Signs>) -> notify::Result<PollWatcher> {
     // By content, because it tells times apart by the second only.
     let config = notify::Config::default().with_poll_interval(LOOK).with_compare_contents(true);
-    PollWatcher::new(note_into(Arc::clone(signs), folders.clone()), config)
+    PollWatcher::new(note_into(Arc::clone(signs)), config)
 }
 
 /// What is done with each event: the signs of change among them are noted.
-fn note_into(
-    signs: Arc<Signs>,
-    folders: BTreeSet<PathBuf>,
-) -> impl Fn(notify::Result<notify::Event>) + Send + 'static {
+fn note_into(signs: Arc<Signs>) -> impl Fn(notify::Result<notify::Event>) + Send + 'static {
     move |event| match event {
         Ok(event) => {
-            if let Some(replaced) = sign_of(&event, &folders) {
+            let sign = sign_of(&event, &signs.watched.lock());
+            if let Some(replaced) = sign {
                 signs.something_changed(replaced);
             }
         }
@@ -482,7 +581,7 @@ fn note_into(
 }
 
 /// Whether `event` may matter; and if it does, whether a watched folder itself was replaced.
-fn sign_of(event: &notify::Event, folders: &BTreeSet<PathBuf>) -> Option<bool> {
+fn sign_of(event: &notify::Event, watched: &Watched) -> Option<bool> {
     // Opening and reading are events too, and reading is what follows from an event.
     let only_read =
         matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
@@ -492,8 +591,11 @@ fn sign_of(event: &notify::Event, folders: &BTreeSet<PathBuf>) -> Option<bool> {
     if only_read {
         return None;
     }
-    let replaced = event.paths.iter().any(|path| folders.contains(path));
-    let within = event.paths.iter().any(|path| path.parent().is_some_and(|folder| folders.contains(folder)));
+    let Watched { folders, files } = watched;
+    let holds_a_file = |path: &Path| files.iter().any(|file| file.parent() == Some(path));
+    let replaced = event.paths.iter().any(|path| folders.contains(path) || holds_a_file(path));
+    let is_in = |path: &Path| path.parent().is_some_and(|folder| folders.contains(folder));
+    let within = event.paths.iter().any(|path| files.contains(path) || is_in(path));
     (replaced || within).then_some(replaced)
 }
 
@@ -505,8 +607,11 @@ mod tests {
 
     #[test]
     fn what_only_reads_is_no_sign_and_a_new_folder_is_watched_anew() {
-        let folders = BTreeSet::from([PathBuf::from("/a/rules")]);
-        let sign = |kind: EventKind, path: &str| sign_of(&Event::new(kind).add_path(path.into()), &folders);
+        let watched = Watched {
+            folders: BTreeSet::from([PathBuf::from("/a/rules")]),
+            files: BTreeSet::from([PathBuf::from("/b/weirmq.toml")]),
+        };
+        let sign = |kind: EventKind, path: &str| sign_of(&Event::new(kind).add_path(path.into()), &watched);
         let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
         let created = EventKind::Create(CreateKind::Any);
         let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
@@ -516,6 +621,9 @@ mod tests {
         assert_eq!(sign(renamed, "/a/rules/x.rhai"), Some(false));
         assert_eq!(sign(created, "/a/rules"), Some(true));
         assert_eq!(sign(created, "/a/other"), None);
+        assert_eq!(sign(renamed, "/b/weirmq.toml"), Some(false));
+        assert_eq!(sign(written, "/b/weirmq.log"), None, "a log beside the configuration would feed itself");
+        assert_eq!(sign(created, "/b"), Some(true));
     }
 
     #[tokio::test]
@@ -523,8 +631,8 @@ mod tests {
         use notify::Watcher as _;
         let folder = tempfile::tempdir().unwrap();
         let signs = Arc::new(Signs::default());
-        let folders = BTreeSet::from([folder.path().to_owned()]);
-        let mut watcher = looking_watcher(&signs, &folders).unwrap();
+        signs.watched.lock().folders.insert(folder.path().to_owned());
+        let mut watcher = looking_watcher(&signs).unwrap();
         watcher.watch(folder.path(), RecursiveMode::NonRecursive).unwrap();
         std::fs::write(folder.path().join("a.rhai"), "1").unwrap();
         tokio::time::timeout(Duration::from_secs(60), signs.wake.notified()).await.unwrap();

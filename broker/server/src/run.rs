@@ -125,7 +125,8 @@ async fn live(config: Config) -> Result<(), RunError> {
     say(live.assembly(), &listeners, restored);
 
     let drain_max = Duration::from_secs(config.shutdown.drain_seconds);
-    let undrained = serve(broker, durable.clone(), clock, listeners, shutdown.requested(), drain_max).await;
+    let (store, told) = (durable.clone(), Arc::clone(&live));
+    let undrained = serve(broker, store, told, clock, listeners, shutdown.requested(), drain_max).await;
     if undrained > 0 {
         tracing::warn!(connections = undrained, "connections did not end in time; they are cut");
     }

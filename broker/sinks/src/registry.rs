@@ -7,7 +7,7 @@ use crate::config::SinkConfig;
 macro_rules! registry {
     ($($(#[$doc:meta])+ $kind:ident: $config:ty,)+) => {
         /// The sinks of a broker: the table `sink` of its configuration, a list per kind.
-        #[derive(Debug, Clone, Default, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct SinksConfig {
             $($(#[$doc])+ pub $kind: Vec<$config>,)+

@@ -134,7 +134,7 @@ impl Broker {
                 Ok(filter) => {
                     self.subscriptions.write().insert(&filter, &session, options);
                     session.lock().subscriptions.insert(filter, options);
-                    self.counters.subscriptions.change(1);
+                    self.ends.counters.subscriptions.change(1);
                 }
                 // It was one when it was kept.
                 Err(fault) => error!(client = &*session.client_id, filter = &*text, %fault, "no filter"),

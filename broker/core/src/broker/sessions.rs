@@ -26,6 +26,8 @@ pub(crate) struct Opening {
     pub(crate) clean_start: bool,
     pub(crate) expiry: SessionExpiry,
     pub(crate) will: Option<Box<Will>>,
+    /// Of the subscriptions that wait for the client, those that it may no longer have.
+    pub(crate) lost: Vec<Subscribable>,
     pub(crate) live: Live,
 }
 
@@ -129,11 +131,15 @@ impl Broker {
         if present && !self.may_resume(session, &opening, now) {
             return Err(Box::new(opening));
         }
+        if present {
+            // Before anything is sent: what was lost while the client was away must not reach it.
+            self.take_back(session, &opening.lost, batch);
+        }
         let mut state = session.lock();
         if state.live.is_some() || state.ended {
             return Err(Box::new(opening));
         }
-        let Opening { identity, clean_start: _, expiry, will, live } = opening;
+        let Opening { identity, clean_start: _, expiry, will, lost: _, live } = opening;
         self.unschedule(session, &mut state);
         state.identity = identity;
         state.expiry = expiry;
@@ -158,10 +164,11 @@ impl Broker {
         let State { outbound, live: place, .. } = &mut *state;
         let live = place.insert(live);
         outbound.resume();
-        outbound.pump(live, now.at, batch, &mut |reason| self.dropped(Some(session), reason));
+        outbound
+            .pump(live, now.at, batch, &mut |reason, message| self.dropped(Some(session), message, reason));
         session.set_holds(outbound.is_holding());
         drop(state);
-        self.counters.clients_connected.change(1);
+        self.ends.counters.clients_connected.change(1);
         Ok(())
     }
 
@@ -247,7 +254,7 @@ impl Broker {
             }
             (due, ends, identity)
         };
-        self.counters.clients_connected.change(-1);
+        self.ends.counters.clients_connected.change(-1);
         if ends {
             // Nobody waits for that: whoever replaces it waits for its own record.
             let _ = self.end_session(session, now);
@@ -337,19 +344,25 @@ impl Broker {
         let (subscriptions, lost) = {
             let mut state = session.lock();
             self.unschedule(session, &mut state);
-            let lost = std::mem::take(&mut state.outbound).pending();
+            let lost = std::mem::take(&mut state.outbound);
             state.unreleased = Default::default();
             state.will = None;
             (std::mem::take(&mut state.subscriptions), lost)
         };
-        self.counters.dropped.count_many(DropReason::SessionEnded, lost as u64);
+        self.ends.counters.dropped.count_many(DropReason::SessionEnded, lost.pending() as u64);
+        for message in lost.messages() {
+            self.ends.events.dropped(Some(&session.client_id), &**message, DropReason::SessionEnded);
+        }
         if !subscriptions.is_empty() {
             let mut all = self.subscriptions.write();
             for filter in subscriptions.keys() {
                 all.remove(filter, session.number);
             }
             drop(all);
-            self.counters.subscriptions.change(-(i64::try_from(subscriptions.len()).unwrap_or(i64::MAX)));
+            self.ends
+                .counters
+                .subscriptions
+                .change(-(i64::try_from(subscriptions.len()).unwrap_or(i64::MAX)));
             self.epoch.fetch_add(1, Ordering::Release);
         }
         self.tell(&Event::SessionEnded { client_id: Arc::clone(&session.client_id) }, now);
@@ -438,7 +451,7 @@ impl Broker {
             ledger.about(session, subscribed(session, filter, &options), true);
         }
         drop(state);
-        self.counters.subscriptions.change(i64::from(new));
+        self.ends.counters.subscriptions.change(i64::from(new));
         Some(new)
     }
 
@@ -466,7 +479,7 @@ impl Broker {
         }
         self.subscriptions.write().remove(filter, session.number);
         self.epoch.fetch_add(1, Ordering::Release);
-        self.counters.subscriptions.change(-1);
+        self.ends.counters.subscriptions.change(-1);
         true
     }
 }

@@ -21,7 +21,7 @@ use crate::hook::{
 };
 use crate::session::{Aliases, Live, SessionExpiry, Will};
 use crate::time::Now;
-use crate::topic::TopicName;
+use crate::topic::{Subscribable, TopicName};
 
 /// A login under way.
 pub(super) struct Handshake {
@@ -54,9 +54,16 @@ impl Exchange {
 
 /// What the hooks have decided about a CONNECT.
 pub(super) enum Login {
-    Allowed { lease: Lease, data: Option<Bytes> },
+    Allowed {
+        lease: Lease,
+        data: Option<Bytes>,
+        /// Of the subscriptions that wait for the client, those that it may no longer have.
+        lost: Vec<Subscribable>,
+    },
     Denied(Denial),
-    Continue { data: Option<Bytes> },
+    Continue {
+        data: Option<Bytes>,
+    },
 }
 
 /// What a session's expiry comes to.
@@ -120,7 +127,7 @@ impl Connection {
             qos: will.qos,
             retain: will.retain,
         });
-        let chains = self.broker.chains();
+        let (broker, chains) = (Arc::clone(&self.broker), self.broker.chains());
         let (peer, listener) = (self.peer.address, Arc::clone(&self.peer.listener));
         let question = async move {
             let (lease, data) = match chain::authenticate(&chains, &request).await {
@@ -134,20 +141,33 @@ impl Connection {
                     return Resolved::Login(Box::new(Login::Denied(denial)));
                 }
             };
-            // A will that may not be published is refused now, while the client is there to be told.
-            if let Some(action) = will {
-                let identity = Arc::new(Identity {
+            let identity = || {
+                Arc::new(Identity {
                     client_id: Arc::clone(&request.client_id),
                     username: request.username.clone(),
                     peer,
-                    listener,
+                    listener: Arc::clone(&listener),
                     lease: lease.clone(),
-                });
+                })
+            };
+            // A will that may not be published is refused now, while the client is there to be told.
+            if let Some(action) = will {
+                let identity = identity();
                 if let Verdict::Denied(denial) = chain::authorize(&chains, &identity, action).await {
                     return Resolved::Login(Box::new(Login::Denied(denial)));
                 }
             }
-            Resolved::Login(Box::new(Login::Allowed { lease, data }))
+            let waiting = if request.clean_start {
+                Vec::new()
+            } else {
+                broker.waiting_subscriptions(&request.client_id)
+            };
+            let lost = if waiting.is_empty() {
+                Vec::new()
+            } else {
+                chain::denied_subscriptions(&chains, &identity(), waiting).await
+            };
+            Resolved::Login(Box::new(Login::Allowed { lease, data, lost }))
         };
         self.ask(Box::pin(question), now);
     }
@@ -225,11 +245,11 @@ impl Connection {
                     self.refuse(ReasonCode::PacketTooLarge, reason, now);
                 }
             }
-            Login::Allowed { lease, data } => self.let_in(lease, data, now),
+            Login::Allowed { lease, data, lost } => self.let_in(lease, data, lost, now),
         }
     }
 
-    fn let_in(&mut self, lease: Lease, data: Option<Bytes>, now: Now) {
+    fn let_in(&mut self, lease: Lease, data: Option<Bytes>, lost: Vec<Subscribable>, now: Now) {
         let Phase::LoggingIn { until, handshake } = std::mem::replace(&mut self.phase, Phase::Closed) else {
             return;
         };
@@ -272,8 +292,8 @@ impl Connection {
             aliases: Aliases::new(connect.topic_alias_max.min(limits.topic_alias_out_max)),
             outbox_bytes_max: limits.outbox_bytes_max,
         };
-        let opening =
-            Opening { identity: Arc::clone(&identity), clean_start: connect.clean_start, expiry, will, live };
+        let clean_start = connect.clean_start;
+        let opening = Opening { identity: Arc::clone(&identity), clean_start, expiry, will, lost, live };
         let greet = |session_present| {
             let mut answer = answer.clone();
             answer.session_present = session_present;

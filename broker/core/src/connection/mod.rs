@@ -304,7 +304,9 @@ impl Connection {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
-            outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+            outbound.pump(live, now.at, batch, &mut |reason, message| {
+                broker.dropped(Some(&session), message, reason)
+            });
         });
         self.replay_retained(now);
     }

@@ -11,6 +11,7 @@ use super::{Connection, Phase, Ways};
 use crate::broker::Ending;
 use crate::durable::slot::{Held, Hold};
 use crate::durable::{Journal, NotKept, Position, Waiter};
+use crate::message::Message;
 use crate::time::Now;
 use crate::topic::Subscribable;
 
@@ -302,7 +303,8 @@ impl Connection {
                 }
             };
             let released = self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
-                let on_drop = &mut |reason| broker.dropped(Some(&session), reason);
+                let on_drop =
+                    &mut |reason, message: &Message| broker.dropped(Some(&session), message, reason);
                 outbound.release(outcome, live, on_drop);
                 outbound.pump(live, now.at, batch, on_drop);
             });

@@ -107,7 +107,7 @@ impl Connection {
             Err(Unknown::Malformed) => return self.close(Some(MALFORMED_TOPIC.0), MALFORMED_TOPIC.1, now),
             Err(Unknown::Refused(reason)) => {
                 let outcome = Err(Denial::new(ReasonCode::TopicNameInvalid, reason));
-                self.broker.dropped(None, DropReason::Invalid);
+                self.broker.dropped_early(topic.as_str(), DropReason::Invalid);
                 let (batch, taking, learnt) = (None, None, None);
                 return self.published(Published { qos, packet_id, outcome, batch, taking, learnt }, now);
             }
@@ -125,7 +125,7 @@ impl Connection {
             })
         });
         if let Some(Err(code)) = verdict {
-            self.broker.dropped(None, DropReason::Denied);
+            self.broker.dropped(None, &plan.topic, DropReason::Denied);
             let outcome = Err(Denial::new(code, "denied before"));
             let (batch, taking, learnt) = (None, None, None);
             return self.published(Published { qos, packet_id, outcome, batch, taking, learnt }, now);
@@ -149,7 +149,7 @@ impl Connection {
                 match chain::authorize(&broker.chains(), &identity, action).await {
                     Verdict::Allowed(_) => learnt = Some((plan.topic.clone(), kind, Ok(()))),
                     Verdict::Denied(denial) => {
-                        broker.dropped(None, DropReason::Denied);
+                        broker.dropped(None, &*message, DropReason::Denied);
                         learnt = Some((plan.topic.clone(), kind, Err(denial.code)));
                         let (outcome, batch) = (Err(denial), Some(batch));
                         return Resolved::Published(Published {
@@ -289,7 +289,9 @@ impl Connection {
             let after = outbound.pubrec(live, id, ack.code, batch);
             match (after, batch.noted()) {
                 (AfterPubRec::Done, _) => {
-                    outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+                    outbound.pump(live, now.at, batch, &mut |reason, message| {
+                        broker.dropped(Some(&session), message, reason)
+                    });
                 }
                 (AfterPubRec::Release, Some(ledger)) => ledger.promise(promised),
                 _ => {}
@@ -348,7 +350,9 @@ impl Connection {
         let session = Arc::clone(&open.session);
         let replays = self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
             if end(outbound, live, id, batch) {
-                outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+                outbound.pump(live, now.at, batch, &mut |reason, message| {
+                    broker.dropped(Some(&session), message, reason)
+                });
             }
             outbound.has_replays()
         });

@@ -220,7 +220,7 @@ impl Connection {
                 keeping.note(&message, now, &mut self.batch);
             }
             (Ok(_), ..) => {}
-            (Err(reason), ..) => broker.dropped(Some(session), reason),
+            (Err(reason), ..) => broker.dropped(Some(session), &*message, reason),
         }
     }
 

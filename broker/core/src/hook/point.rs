@@ -155,6 +155,16 @@ impl EventKinds {
         Self(self.0 | other.0)
     }
 
+    /// The set as a number.
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set that is this number.
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// Whether `kind` is in it.
     #[must_use]
     pub const fn contains(self, kind: EventKind) -> bool {

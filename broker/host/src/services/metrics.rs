@@ -73,7 +73,7 @@ impl Metrics {
             name,
             || Series::Gauge(0.0),
             |series| match series {
-                Series::Gauge(gauge) => {
+                Series::Gauge(gauge) if value.is_finite() => {
                     *gauge = value;
                     true
                 }
@@ -210,7 +210,8 @@ mod tests {
         metrics.add("x".into(), 1);
         metrics.set("x".into(), 1.0);
         metrics.record("y".into(), f64::NAN);
-        assert_eq!(metrics.left_out(), 4);
+        metrics.set("z".into(), f64::INFINITY);
+        assert_eq!(metrics.left_out(), 5);
         for name in 0..1000 {
             metrics.add(format!("n{name}"), 1);
         }

@@ -55,6 +55,33 @@ pub struct Revocation {
 
 pub use weirmq_core::revoke::{Consequence, Whom};
 
+/// What a version is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// To serve.
+    Live,
+    /// To be compared with the one that serves, reaching nobody; with the hosts of its grant or without.
+    Shadow {
+        /// Whether it may send requests.
+        http: bool,
+    },
+}
+
+/// Where what a version in the shadow asks for goes: nowhere.
+struct Nowhere;
+
+impl Outside for Nowhere {
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn publish(&self, _: &Arc<str>, _: Draft, _: u8) {}
+
+    fn revoke(&self, _: &Arc<str>, _: Revocation) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 /// What all plugins share.
 pub(crate) struct Services {
     outside: OnceLock<Arc<dyn Outside>>,
@@ -69,6 +96,13 @@ struct Lasting {
     metrics: Arc<Metrics>,
     keys: Arc<KeySpace>,
     memory: Arc<AtomicU64>,
+}
+
+impl Lasting {
+    fn new(plugin: &str, store: Arc<dyn KeyStore>) -> Self {
+        let keys = Arc::new(KeySpace::new(store, &format!("plugin/{plugin}")));
+        Self { metrics: Arc::default(), memory: Arc::default(), keys }
+    }
 }
 
 impl Services {
@@ -97,11 +131,7 @@ impl Services {
             return lasting.clone();
         }
         let store = self.keys.get_or_init(|| Arc::new(MemoryKeys::default()));
-        let lasting = Lasting {
-            metrics: Arc::default(),
-            memory: Arc::default(),
-            keys: Arc::new(KeySpace::new(Arc::clone(store), &format!("plugin/{plugin}"))),
-        };
+        let lasting = Lasting::new(plugin, Arc::clone(store));
         all.insert(plugin.to_owned(), lasting.clone());
         lasting
     }
@@ -114,6 +144,7 @@ impl Services {
         self: &Arc<Self>,
         config: &PluginConfig,
         uses_http: bool,
+        role: Role,
     ) -> Result<PluginServices, LoadError> {
         let plugin = || config.name.clone();
         let mut secrets = BTreeMap::new();
@@ -134,11 +165,17 @@ impl Services {
                     self.http.get_or_init(|| made)
                 }
             };
-            Some(runtime.client(&config.grant.http).map_err(failed)?)
+            let hosts = if role == (Role::Shadow { http: false }) { &[] } else { &*config.grant.http };
+            Some(runtime.client(hosts).map_err(failed)?)
         } else {
             None
         };
-        let lasting = self.lasting(&config.name);
+        let (lasting, outside): (_, Option<Arc<dyn Outside>>) = match role {
+            Role::Live => (self.lasting(&config.name), None),
+            Role::Shadow { .. } => {
+                (Lasting::new(&config.name, Arc::new(MemoryKeys::default())), Some(Arc::new(Nowhere)))
+            }
+        };
         if let Some(limits) = config.grant.key_value.limits() {
             lasting.keys.set_limits(limits);
         }
@@ -149,6 +186,7 @@ impl Services {
             memory: lasting.memory,
             keys: lasting.keys,
             publish: config.grant.publish_filters(),
+            outside,
             shared: Arc::clone(self),
         })
     }
@@ -166,13 +204,15 @@ pub(crate) struct PluginServices {
     pub(crate) keys: Arc<KeySpace>,
     pub(crate) memory: Arc<AtomicU64>,
     pub(crate) publish: Vec<TopicFilter>,
+    /// What stands in the place of the broker.
+    outside: Option<Arc<dyn Outside>>,
     shared: Arc<Services>,
 }
 
 impl PluginServices {
     /// The broker, once it runs.
     pub(crate) fn outside(&self) -> Option<&Arc<dyn Outside>> {
-        self.shared.outside.get()
+        self.outside.as_ref().or_else(|| self.shared.outside.get())
     }
 }
 

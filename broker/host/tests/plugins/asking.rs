@@ -15,9 +15,9 @@ use super::*;
 
 /// The broker, as far as a plugin sees it.
 #[derive(Default)]
-struct Noted {
-    published: Mutex<Vec<(Arc<str>, Draft, u8)>>,
-    revoked: Mutex<Vec<Revocation>>,
+pub(crate) struct Noted {
+    pub(crate) published: Mutex<Vec<(Arc<str>, Draft, u8)>>,
+    pub(crate) revoked: Mutex<Vec<Revocation>>,
 }
 
 impl Outside for Noted {
@@ -36,16 +36,15 @@ impl Outside for Noted {
 }
 
 /// A host of its own with a broker around it.
-fn surrounded() -> (Host, Arc<Noted>) {
-    let cache_folder = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins"));
-    let host = Host::new(HostConfig { cache_folder, ..HostConfig::default() }).unwrap();
+pub(crate) fn surrounded() -> (Host, Arc<Noted>) {
+    let host = Host::new(cached()).unwrap();
     let noted = Arc::<Noted>::default();
     host.connect(Arc::clone(&noted) as Arc<dyn Outside>);
     (host, noted)
 }
 
 /// The configuration of the asking fixture with everything granted.
-fn granted(name: &str, http: &[&str], folder: &TempDir) -> PluginConfig {
+pub(crate) fn granted(name: &str, http: &[&str], folder: &TempDir) -> PluginConfig {
     let token = folder.path().join("token");
     std::fs::write(&token, "s3cret\n").unwrap();
     let mut config = configured(name, guest("asking"), &json!({}));

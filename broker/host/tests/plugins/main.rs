@@ -23,6 +23,7 @@ mod native;
 mod payload_encryption;
 mod quarantine;
 mod reload;
+mod shadow;
 mod topic_policy;
 
 use std::path::{Path, PathBuf};
@@ -42,10 +43,12 @@ use weirmq_core::topic::{Subscribable, TopicName};
 use weirmq_host::{Deadlines, Host, HostConfig, PluginConfig, PluginHook};
 
 /// One host for all tests, with a cache, so that each guest is compiled once.
-static HOST: LazyLock<Host> = LazyLock::new(|| {
+static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(cached()).unwrap());
+
+fn cached() -> HostConfig {
     let cache_folder = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins"));
-    Host::new(HostConfig { cache_folder, ..HostConfig::default() }).unwrap()
-});
+    HostConfig { cache_folder, ..HostConfig::default() }
+}
 
 /// The built component `name`.
 fn guest(name: &str) -> PathBuf {

@@ -1,12 +1,13 @@
 //! The end of the admin socket that asks.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Answer, LINE_BYTES_MAX, PluginState, Request};
+use super::{Answer, LINE_BYTES_MAX, Request, ShadowRow};
 
 /// How long an answer may take: compiling a large plugin takes seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -95,22 +96,25 @@ pub fn in_words(answer: &Answer) -> String {
         }
         Answer::Plugins { plugins } => {
             let rows = plugins.iter().map(|row| {
-                let state = match row.state {
-                    PluginState::Serving => "serving",
-                    PluginState::Quarantined => "quarantined",
-                    PluginState::Disabled => "disabled",
-                    PluginState::NotLoaded => "not loaded",
-                };
                 [
                     row.name.clone(),
-                    state.to_owned(),
+                    row.state.in_words().to_owned(),
                     row.kind.clone().unwrap_or_default(),
                     row.version.clone().or(row.error.clone()).unwrap_or_default(),
                     row.hooks.join(", "),
                     format!("{} calls, {} failed", row.calls, row.failures),
                 ]
             });
-            columns(rows.collect(), "no plugin is configured")
+            let mut text = columns(rows.collect(), "no plugin is configured");
+            for row in plugins {
+                if let Some(shadow) = &row.shadow {
+                    write_shadow(&mut text, &row.name, shadow);
+                }
+                if let Some(why) = &row.shadow_error {
+                    let _ = write!(text, "\nin the shadow of {}: not loaded: {why}", row.name);
+                }
+            }
+            text
         }
         Answer::Rules { rules, broken } => {
             let rows = rules.iter().map(|row| {
@@ -128,6 +132,29 @@ pub fn in_words(answer: &Answer) -> String {
             }
             text
         }
+    }
+}
+
+/// How the version in the shadow of `plugin` does.
+fn write_shadow(text: &mut String, plugin: &str, shadow: &ShadowRow) {
+    let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
+    let _ = write!(
+        text,
+        "\nin the shadow of {plugin}: {}: {} answers compared, {} differed, {} failed, {} calls left out",
+        shadow.version,
+        sum(&shadow.compared),
+        sum(&shadow.differed),
+        sum(&shadow.failures_by_kind),
+        shadow.left_out
+    );
+    for (hook, latency) in &shadow.latency {
+        let (p50, p99) = (latency.p50_ns, latency.p99_ns);
+        let differed = shadow.differed.get(hook).copied().unwrap_or_default();
+        let _ = write!(text, "\n  {hook}: {differed} differed; p50 {p50} ns, p99 {p99} ns");
+    }
+    for difference in &shadow.latest {
+        let (hook, about) = (&difference.hook, &difference.about);
+        let _ = write!(text, "\n  {hook}: {about}: {}; shadow: {}", difference.live, difference.shadow);
     }
 }
 

@@ -9,9 +9,11 @@
 //! # Layout
 //! - this file: requests and answers
 //! - [`server`]: the broker's end
+//! - `plugins`: how plugins do, for the socket and for `$SYS/`
 //! - [`client`]: the end of `weirmq plugin list` and the like
 
 pub mod client;
+pub(crate) mod plugins;
 pub mod server;
 
 use std::collections::BTreeMap;
@@ -161,7 +163,7 @@ pub enum Answer {
 }
 
 /// A plugin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PluginRow {
     /// Its name in the configuration.
     pub name: String,
@@ -186,10 +188,115 @@ pub struct PluginRow {
     pub reloads: u64,
     /// Why it is not loaded.
     pub error: Option<String>,
+    /// Calls made, by hook point.
+    #[serde(default)]
+    pub calls_by_hook: BTreeMap<String, u64>,
+    /// How long calls took, by hook point.
+    #[serde(default)]
+    pub latency: BTreeMap<String, LatencyRow>,
+    /// Calls that failed, by kind; `unavailable` are those that were not made.
+    #[serde(default)]
+    pub failures_by_kind: BTreeMap<String, u64>,
+    /// Events that it was too slow for.
+    #[serde(default)]
+    pub events_dropped: u64,
+    /// The memory of its instances.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// The figures that it keeps about itself.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, MetricRow>,
+    /// Figures of its own that it could not keep.
+    #[serde(default)]
+    pub metrics_left_out: u64,
+    /// The version in its shadow.
+    #[serde(default)]
+    pub shadow: Option<ShadowRow>,
+    /// Why the version that was to be in its shadow last is not.
+    #[serde(default)]
+    pub shadow_error: Option<String>,
+}
+
+/// How long calls took, to a factor of two. On the way of messages every sixteenth is timed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyRow {
+    /// How many were timed.
+    pub timed: u64,
+    /// Half of them took no longer.
+    pub p50_ns: u64,
+    /// 99 of 100 took no longer.
+    pub p99_ns: u64,
+    /// None took longer.
+    pub max_ns: u64,
+    /// Pairs: how many nanoseconds at most, and how many calls took that and more than what the pair before it has.
+    pub histogram: Vec<(u64, u64)>,
+}
+
+/// A figure that a plugin keeps about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MetricRow {
+    /// A number that only grows.
+    Counter {
+        /// The number.
+        value: u64,
+    },
+    /// A number that comes and goes.
+    Gauge {
+        /// The number.
+        value: f64,
+    },
+    /// A distribution.
+    Histogram {
+        /// How many observations.
+        count: u64,
+        /// Their sum.
+        sum: f64,
+        /// Half of them are not above this.
+        p50: f64,
+        /// 99 of 100 are not above this.
+        p99: f64,
+    },
+}
+
+/// A version in the shadow of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowRow {
+    /// What it calls itself, and its version.
+    pub version: String,
+    /// Its file.
+    pub file: String,
+    /// Answers that were compared, by hook point.
+    pub compared: BTreeMap<String, u64>,
+    /// Answers that differed from those of the version that serves, by hook point.
+    pub differed: BTreeMap<String, u64>,
+    /// The latest of them, the newest last.
+    pub latest: Vec<DifferenceRow>,
+    /// Calls that were not repeated because too many waited.
+    pub left_out: u64,
+    /// Its calls that failed, by kind.
+    pub failures_by_kind: BTreeMap<String, u64>,
+    /// How long its calls took, by hook point.
+    pub latency: BTreeMap<String, LatencyRow>,
+    /// The memory of its instances.
+    pub memory_bytes: u64,
+}
+
+/// An answer that differed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferenceRow {
+    /// The hook point.
+    pub hook: String,
+    /// About what it was asked: a client, a topic, a filter.
+    pub about: String,
+    /// What the version that serves answered.
+    pub live: String,
+    /// What the version in the shadow answered.
+    pub shadow: String,
 }
 
 /// Whether a plugin serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PluginState {
     /// It does.
@@ -199,7 +306,21 @@ pub enum PluginState {
     /// An operator has disabled it.
     Disabled,
     /// It could not be loaded.
+    #[default]
     NotLoaded,
+}
+
+impl PluginState {
+    /// For people.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Quarantined => "quarantined",
+            Self::Disabled => "disabled",
+            Self::NotLoaded => "not loaded",
+        }
+    }
 }
 
 /// A live rule.

@@ -15,8 +15,8 @@ use weirmq_store::Backup;
 use weirmq_core::hook::ReasonCode;
 use weirmq_host::{Consequence, Whom};
 
-use super::{Answer, LINE_BYTES_MAX, PluginRow, PluginState, Request, RuleRow};
-use crate::assemble::{Loaded, Plugin};
+use super::{Answer, LINE_BYTES_MAX, Request, RuleRow, plugins};
+use crate::assemble::Loaded;
 use crate::reload::Live;
 use crate::signals::Shutdown;
 
@@ -120,9 +120,7 @@ async fn converse(stream: UnixStream, live: Arc<Live>) -> io::Result<()> {
 fn answer(line: &[u8], live: &Live) -> Answer {
     match serde_json::from_slice(line) {
         Ok(Request::Status {}) => status(live),
-        Ok(Request::PluginList {}) => {
-            Answer::Plugins { plugins: live.assembly().plugins().iter().map(plugin_row).collect() }
-        }
+        Ok(Request::PluginList {}) => Answer::Plugins { plugins: plugins::rows(live.assembly()) },
         Ok(Request::PluginReload { name }) => reload(live, name),
         Ok(Request::PluginDisable { name }) => set_disabled(live, &name, true),
         Ok(Request::PluginEnable { name }) => set_disabled(live, &name, false),
@@ -237,41 +235,6 @@ fn revoke(live: &Live, principal: Option<String>, client: Option<String>, end: b
     tracing::info!(?whom, end, sessions, "an operator has revoked what was allowed");
     let follows = if end { "their leases are over" } else { "their subscriptions are authorized again" };
     Answer::Done { what: format!("{sessions} sessions: {follows}") }
-}
-
-fn plugin_row(plugin: &Plugin) -> PluginRow {
-    let config = plugin.config();
-    let absent = PluginRow {
-        name: config.name.clone(),
-        state: PluginState::NotLoaded,
-        version: None,
-        kind: None,
-        file: config.file.display().to_string(),
-        hooks: Vec::new(),
-        topics: Vec::new(),
-        calls: 0,
-        failures: 0,
-        reloads: 0,
-        error: plugin.absence(),
-    };
-    let Some(hook) = plugin.serving() else { return absent };
-    let (info, stats) = (hook.info(), hook.stats());
-    PluginRow {
-        state: match (plugin.is_disabled(), stats.quarantined) {
-            (true, _) => PluginState::Disabled,
-            (false, true) => PluginState::Quarantined,
-            (false, false) => PluginState::Serving,
-        },
-        kind: Some(info.kind.name().to_owned()),
-        version: Some(format!("{} {}", info.plugin, info.version)),
-        hooks: info.hooks.iter().map(|point| point.name().to_owned()).collect(),
-        topics: info.topics,
-        calls: stats.calls.iter().map(|(_, count)| count).sum(),
-        failures: stats.failures.iter().map(|(_, count)| count).sum(),
-        reloads: stats.reloads,
-        error: None,
-        ..absent
-    }
 }
 
 fn rules(live: &Live) -> Answer {

@@ -150,6 +150,29 @@ impl Config {
         crate::admin::socket_in(&self.data_folder)
     }
 
+    /// The tables in which `other` differs, of those that are read once, when the broker starts.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let log_format = !self.log.format_is_given && self.log.format != other.log.format;
+        [
+            ("data_folder", self.data_folder != other.data_folder),
+            ("[[listener]]", self.listeners != other.listeners),
+            ("[plugin_host]", self.plugin_host != other.plugin_host),
+            ("[rules]", self.rules != other.rules),
+            ("[sink]", self.sinks != other.sinks),
+            ("[limits]", self.limits != other.limits),
+            ("[capabilities]", self.capabilities != other.capabilities),
+            ("[mqtt]", self.mqtt != other.mqtt),
+            ("[log]", log_format || self.log.level != other.log.level),
+            ("[shutdown]", self.shutdown != other.shutdown),
+            ("[store]", self.store != other.store),
+            ("the [[plugin]] that is the store's backend", self.store_backend != other.store_backend),
+        ]
+        .into_iter()
+        .filter_map(|(table, differs)| differs.then_some(table))
+        .collect()
+    }
+
     /// The first listener that others than this machine can reach.
     #[must_use]
     pub fn beyond_loopback(&self) -> Option<&Listener> {

@@ -64,6 +64,9 @@ impl Tables {
         let mut plugins = self.plugin.clone();
         for plugin in &mut plugins {
             plugin.file = at(&plugin.file);
+            if let Some(shadow) = &mut plugin.shadow {
+                shadow.file = at(&shadow.file);
+            }
             for secret in plugin.secrets.values_mut() {
                 if let weirmq_host::SecretSource::File(file) = secret {
                     *file = at(file);
@@ -135,6 +138,9 @@ pub struct Mqtt {
 pub struct Log {
     /// How they are written. Default: `text`.
     pub format: LogFormat,
+    /// Whether the command line says how, whatever the file says.
+    #[serde(skip)]
+    pub format_is_given: bool,
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, also by part (`info,weirmq_host=debug`).
     /// Default: `info`. The environment variable `WEIRMQ_LOG` goes before it.
     pub level: String,
@@ -142,7 +148,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
+        Self { format: LogFormat::Text, format_is_given: false, level: "info".to_owned() }
     }
 }
 

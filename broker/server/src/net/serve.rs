@@ -14,6 +14,7 @@ use super::down::Down;
 use super::listener::{Bounds, Census, Listener};
 use super::sys::Sys;
 use crate::durable::Durable;
+use crate::reload::Live;
 
 /// How often sessions and wills are looked at whose time may be up.
 const TICK: Duration = Duration::from_millis(100);
@@ -24,10 +25,11 @@ const TIDY: Duration = Duration::from_secs(60);
 
 /// Serves on `listeners` until `shutdown` is through; then accepts no more, handles what has come, tells the
 /// clients, and waits for their connections to end, up to `drain_max`. Answers how many did not. The figures of
-/// `store` are published with the broker's.
+/// `store` and of the plugins of `live` are published with the broker's.
 pub async fn serve(
     broker: Arc<Broker>,
     store: Option<Durable>,
+    live: Arc<Live>,
     clock: Clock,
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()>,
@@ -48,7 +50,7 @@ pub async fn serve(
         tokio::spawn(listener.accept(bounds, Arc::clone(&census), shared, down, alive.clone()));
     }
     drop(alive);
-    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), store, clock));
+    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), store, live, clock));
     shutdown.await;
     let _ = down.send(true);
     shared.down.set();
@@ -59,10 +61,10 @@ pub async fn serve(
 }
 
 /// What happens by itself: sessions expire, wills fall due, `$SYS/` is published.
-async fn keep_house(broker: Arc<Broker>, store: Option<Durable>, clock: Clock) {
+async fn keep_house(broker: Arc<Broker>, store: Option<Durable>, live: Arc<Live>, clock: Clock) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sys = Sys::new(Arc::clone(&broker), store);
+    let mut sys = Sys::new(Arc::clone(&broker), store, live);
     let (mut tidied, mut timed) = (Instant::now(), Instant::now());
     loop {
         let tick = ticks.tick().await;

@@ -1,7 +1,9 @@
 //! `$SYS/`: the broker's figures as retained messages, under the names that mosquitto's users look for, and the
 //! counts of what was not delivered under `$SYS/broker/messages/dropped/REASON`, of limits that were run into under
-//! `$SYS/broker/limits/LIMIT`, the figures of the durable store under `$SYS/broker/store/`.
+//! `$SYS/broker/limits/LIMIT`, the figures of the durable store under `$SYS/broker/store/`, those of plugins under
+//! `$SYS/broker/plugins/NAME/`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,9 @@ use weirmq_core::counters::{DropReason, Limit};
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::TopicName;
 
+use crate::admin::plugins;
 use crate::durable::Durable;
+use crate::reload::Live;
 
 /// How often the figures are published.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -21,6 +25,9 @@ const LOADS: [(&str, f64); 3] = [("1min", 1.0), ("5min", 5.0), ("15min", 15.0)];
 pub(crate) struct Sys {
     broker: Arc<Broker>,
     store: Option<Durable>,
+    live: Arc<Live>,
+    /// What was published of plugins the last time: a plugin that is gone leaves nothing behind.
+    of_plugins: BTreeSet<String>,
     started: Option<Instant>,
     last: Option<Instant>,
     loads: [Load; 4],
@@ -47,8 +54,9 @@ impl Load {
 }
 
 impl Sys {
-    pub(crate) fn new(broker: Arc<Broker>, store: Option<Durable>) -> Self {
-        Self { broker, store, started: None, last: None, loads: Default::default() }
+    pub(crate) fn new(broker: Arc<Broker>, store: Option<Durable>, live: Arc<Live>) -> Self {
+        let (of_plugins, loads) = Default::default();
+        Self { broker, store, live, of_plugins, started: None, last: None, loads }
     }
 
     /// Publishes where it is time to.
@@ -100,6 +108,16 @@ impl Sys {
             for (name, value) in store.figures() {
                 publish(&format!("store/{name}"), value.to_string());
             }
+        }
+        let figures: Vec<(String, String)> =
+            plugins::rows(self.live.assembly()).iter().flat_map(plugins::figures).collect();
+        let names: BTreeSet<String> = figures.iter().map(|(name, _)| name.clone()).collect();
+        for gone in self.of_plugins.difference(&names) {
+            publish(&format!("plugins/{gone}"), String::new());
+        }
+        self.of_plugins = names;
+        for (name, value) in figures {
+            publish(&format!("plugins/{name}"), value);
         }
         for reason in DropReason::ALL {
             publish(&format!("messages/dropped/{reason}"), counters.dropped.get(reason).to_string());

@@ -93,6 +93,51 @@ fn a_plugin_is_replaced_by_file_and_by_command_without_dropping_a_connection_or_
     assert!(!broker.log.all().iter().any(|line| line.contains("press-1") && line.contains("refused")));
 }
 
+#[test]
+fn settings_of_a_plugin_change_while_messages_flow() {
+    let place = Place::quickstart(Webhook::start().address);
+    let broker = place.start();
+    let watched = broker.mosquitto_sub(&with(DASHBOARD, &["-q", "1", "-t", "factory/#"]));
+    let config = fs::read_to_string(place.path("weirmq.toml")).unwrap();
+    // The password of `press-1`, for somebody who was not there before.
+    let press =
+        config.split("[plugin.config.users.press-1]").nth(1).unwrap().split("[plugin").next().unwrap();
+    let more = config.replace(
+        "[plugin.config.roles.device]",
+        &format!("[plugin.config.users.new]{press}[plugin.config.roles.device]"),
+    );
+    let new = ["-u", "new", "-P", PRESS[3], "-q", "1", "-t", "factory/a/new/temperature", "-m", "new"];
+    assert!(!broker.mosquitto_pub(&new).status.success(), "nobody knows it yet");
+    let changed = AtomicBool::new(false);
+    let published = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| publish_until(&broker, &changed));
+        watched.wait_for(50);
+        place.replace("weirmq.toml", more.as_bytes());
+        broker.log.wait_for(&["weirmq.toml is taken over"]);
+        let between = watched.messages().len();
+        watched.wait_for(between + 50);
+        // What is wrong with it is one line, and all goes on; so it does where something takes a restart.
+        place.replace(
+            "weirmq.toml",
+            more.replace("[plugin.config.roles.viewer]", "[plugin.cnfig]").as_bytes(),
+        );
+        let line = broker.log.wait_for(&["ERROR", "weirmq.toml", "cnfig"]);
+        assert!(line.contains("everything goes on as before"), "{line}");
+        place.replace(
+            "weirmq.toml",
+            (more.clone() + "[log]\nlevel = 'warn'\n[store]\ndurability = 'os'\n").as_bytes(),
+        );
+        broker.log.wait_for(&["takes a restart: [log], [store]"]);
+        changed.store(true, Ordering::Relaxed);
+        publishing.join().unwrap()
+    });
+    broker.publish(&new);
+    let got = watched.wait_for(published + 1);
+    let readings = (0..published).map(|number| format!("{{\"celsius\": {number}}}"));
+    let expected: Vec<String> = readings.chain(["new".to_owned()]).collect();
+    assert_eq!(got, expected, "every message once, in order");
+}
+
 /// Publishes a reading after the other over one connection until `done`; answers how many.
 fn publish_until(broker: &Broker, done: &AtomicBool) -> usize {
     let mut process = Command::new("mosquitto_pub")

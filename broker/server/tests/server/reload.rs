@@ -147,3 +147,110 @@ async fn a_required_plugin_that_does_not_load_keeps_the_broker_from_starting() {
     let text = errors.to_string();
     assert!(text.contains("guard.wasm") && text.contains("required") && text.contains("nowhere"), "{text}");
 }
+
+fn names(running: &Running) -> Vec<String> {
+    running.live.assembly().plugins().iter().map(|plugin| plugin.config().name.clone()).collect()
+}
+
+fn section(name: &str, more: &str) -> String {
+    format!("[[plugin]]\nname = '{name}'\nfile = 'plugins/{name}.wasm'\n{more}\n")
+}
+
+#[tokio::test]
+async fn plugins_come_go_change_places_and_settings_with_the_configuration() {
+    let anonymous = "auth.allow_anonymous = true\n";
+    let folder = Folder::new(anonymous);
+    for name in ["a", "b"] {
+        folder.write(&format!("plugins/{name}.wasm"), plugins::authenticating("1.0.0"));
+    }
+    let mut running = Running::start(&folder).await;
+    assert_eq!(running.hooks_at(HookPoint::Authenticate), ["anonymous"]);
+    let setting = |running: &Running, place: usize| {
+        let hook = running.live.assembly().plugins().get(place)?.serving()?;
+        hook.config().config.get("key").and_then(serde_json::Value::as_i64)
+    };
+    let steps = [
+        (section("a", "config.key = 1"), &["a"][..], [Some(1), None]),
+        ([section("a", "config.key = 2"), section("b", "")].concat(), &["a", "b"], [Some(2), None]),
+        (
+            [section("b", "config.key = 3"), section("a", "config.key = 2")].concat(),
+            &["b", "a"],
+            [Some(3), Some(2)],
+        ),
+        (section("a", "config.key = 2\nmemory_mb = 8"), &["a"], [Some(2), None]),
+    ];
+    for (plugins, chain, settings) in steps {
+        folder.rename_over("weirmq.toml", format!("{anonymous}{plugins}"));
+        let expected: Vec<&str> = ["anonymous"].iter().chain(chain).copied().collect();
+        let is_so = |running: &Running| {
+            let have = [0, 1].map(|place| if place < chain.len() { setting(running, place) } else { None });
+            running.hooks_at(HookPoint::Authenticate) == expected && have == settings
+        };
+        running.until(is_so).await;
+    }
+    assert_eq!(running.live.assembly().plugins()[0].serving().unwrap().config().memory_mb, 8);
+    // Its folder is watched from the moment at which the configuration named it.
+    folder.rename_over("plugins/a.wasm", plugins::authenticating("1.1.0"));
+    let version = |running: &Running| running.live.assembly().plugins()[0].serving().unwrap().info().version;
+    running.until(|running| version(running) == "1.1.0").await;
+    // Clients without a name are let in no more; somebody is left who can let others in.
+    folder.rename_over("weirmq.toml", section("a", ""));
+    running.until(|running| running.hooks_at(HookPoint::Authenticate) == ["a"]).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_changed_configuration_leaves_everything_as_it_was() {
+    let folder = Folder::new(&section("guard", "config.key = 1"));
+    folder.write("plugins/guard.wasm", plugins::authenticating("1.0.0"));
+    folder.write("plugins/watch.wasm", plugins::observing("1.0.0"));
+    let running = Running::start(&folder).await;
+    // Nobody but the command is to find the changes.
+    running.trigger.request();
+    let reload = async |name: &'static str, config: &str| {
+        folder.rename_over("weirmq.toml", config);
+        let live = Arc::clone(&running.live);
+        tokio::task::spawn_blocking(move || live.reload_plugin(name)).await.unwrap()
+    };
+    for (config, why) in [
+        ("[[plugin]]\nname = 'guard'\nfil = 'x'\n".to_owned(), "did you mean `file`?"),
+        ("not toml".to_owned(), "weirmq.toml"),
+        (String::new(), "nobody could log in"),
+        // It loads, but with it alone nobody could log in.
+        (section("watch", ""), "nobody could log in"),
+        (section("guard", "memory_mb = 0"), "memory_mb"),
+        ("[[plugin]]\nname = 'guard'\nfile = 'plugins/nowhere.wasm'\n".to_owned(), "nowhere.wasm"),
+    ] {
+        let error = reload("guard", &config).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{config}: {error}");
+        assert_eq!(names(&running), ["guard"], "{config}");
+        assert_eq!(running.hooks_at(HookPoint::Authenticate), ["guard"], "{config}");
+        let serving = running.live.assembly().plugins()[0].serving().unwrap();
+        assert_eq!(serving.config().config["key"], 1, "{config}");
+        assert!(serving.config().file.ends_with("plugins/guard.wasm"), "{config}");
+    }
+    // A plugin that comes and does not load is missed by nobody, until it does.
+    let added = [section("guard", "config.key = 2"), section("late", "")].concat();
+    assert!(reload("guard", &added).await.is_ok());
+    assert_eq!(names(&running), ["guard", "late"]);
+    assert_eq!(running.hooks_at(HookPoint::Authenticate), ["guard"]);
+    assert!(running.live.assembly().plugins()[1].absence().unwrap().contains("late.wasm"));
+    folder.write("plugins/late.wasm", plugins::authenticating("1.0.0"));
+    assert!(reload("late", &added).await.is_ok());
+    assert_eq!(running.hooks_at(HookPoint::Authenticate), ["guard", "late"]);
+    running.end().await;
+}
+
+#[test]
+fn what_takes_a_restart_is_told_by_its_table() {
+    let config = |text: &str| {
+        let text = format!("auth.allow_anonymous = true\n{text}");
+        weirmq::config::Config::parse(&text, Path::new("weirmq.toml")).unwrap()
+    };
+    let before = config("");
+    let live = "banner.try_it = ['x']\n[[plugin]]\nname = 'a'\nfile = 'a.wasm'\n";
+    assert_eq!(before.differences(&config(live)), [""; 0]);
+    let after = "log.level = 'warn'\n[store]\ndurability = 'os'\n[[listener]]\nname = 'main'\naddress = '127.0.0.1:1'\n\
+                 [[sink.file]]\nname = 'f'\nfile = 'x'\n";
+    assert_eq!(before.differences(&config(after)), ["[[listener]]", "[sink]", "[log]", "[store]"]);
+}

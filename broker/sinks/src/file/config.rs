@@ -10,7 +10,7 @@ use crate::disk;
 use crate::engine::Sink;
 
 /// A file of lines of JSON.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
     /// What rules call the sink.

@@ -27,7 +27,7 @@ const COLUMNS_MAX: usize = 2_000;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// A table of an embedded SQLite database.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
     /// What rules call the sink.

@@ -25,7 +25,7 @@ const TIMEOUT_MS_MAX: u64 = 300_000;
 const OWN_HEADERS: [&str; 4] = ["idempotency-key", "content-length", "transfer-encoding", "connection"];
 
 /// An HTTP endpoint.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookConfig {
     /// What rules call the sink.
