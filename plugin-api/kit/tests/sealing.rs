@@ -7,7 +7,7 @@
     reason = "a test that meets what it does not expect should stop there"
 )]
 
-use weirmq_seal::{Error, componentize, seal};
+use weirmq_kit::seal::{SealError, componentize, seal};
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId};
 
@@ -83,9 +83,11 @@ fn every_function_of_wasi_preview_1_that_needs_no_file_is_served_or_traps() {
 
 #[test]
 fn what_is_no_component_and_no_module_of_its_world_is_refused() {
-    assert!(matches!(seal(b"not wasm"), Err(Error::NoComponent(_))));
+    assert!(matches!(seal(b"not wasm"), Err(SealError::NoComponent(_))));
     let (resolve, world) = world();
     let other = wat::parse_str("(module)").unwrap();
-    let Err(Error::NoModule(why)) = componentize(&other, Some((&resolve, world))) else { panic!("refused") };
+    let Err(SealError::NoModule(why)) = componentize(&other, Some((&resolve, world))) else {
+        panic!("refused")
+    };
     assert!(why.contains("run"), "{why}");
 }
