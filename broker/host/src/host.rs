@@ -11,7 +11,7 @@ use weirmq_core::durable::keys::KeyStore;
 use crate::config::{HostConfig, PluginConfig};
 use crate::error::{HostError, LoadError};
 use crate::instance::{self, State};
-use crate::load::{self, Generation};
+use crate::load::{self, Generation, Inspection};
 use crate::plugin::{PluginHook, PluginInfo};
 use crate::pool::Pool;
 use crate::services::{Outside, Services};
@@ -67,6 +67,14 @@ impl Host {
     /// Those of [`Host::load`].
     pub fn check(&self, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
         self.shared.load(config).map(|generation| generation.info)
+    }
+
+    /// What the component of `config` says without being started, whatever is granted to it.
+    ///
+    /// # Errors
+    /// Why its file is no plugin.
+    pub fn inspect(&self, config: &PluginConfig) -> Result<Inspection, LoadError> {
+        load::inspect(&self.shared.engine, &self.shared.config, config)
     }
 }
 

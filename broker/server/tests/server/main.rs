@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod author;
 mod check;
 mod command;
 mod config_errors;
