@@ -184,7 +184,7 @@ fn what_asks_for_wasi_is_sealed_and_what_cannot_be_is_named() {
     for (arguments, words) in [
         (&["other.wasm", "--output", "x.wasm"][..], "other.wasm is not a WebAssembly file"),
         (&["nowhere.wasm", "--output", "x.wasm"], "cannot read nowhere.wasm"),
-        (&["module.wasm", "--output", "x.wasm"], "module.wasm: "),
+        (&["module.wasm", "--output", "x.wasm"], "name it with --wit and --world"),
         (&["wasi.wasm", "--output", "nowhere/x.wasm"], "cannot write nowhere/x.wasm"),
         (&["wasi.wasm"], "--output"),
         (&["wasi.wasm", "--output", "x.wasm", "--world", "auth-plugin"], "--wit"),

@@ -10,6 +10,7 @@
 
 mod admin;
 mod author;
+mod bad_plugins;
 mod check;
 mod command;
 mod config_errors;

@@ -8,6 +8,11 @@ pub(crate) fn authenticating(version: &str) -> Vec<u8> {
     component("auth-plugin", version, NEXT)
 }
 
+/// What [`authenticating`] is, with `start` in its core module.
+pub(crate) fn starting(version: &str, start: &str) -> Vec<u8> {
+    component("auth-plugin", version, &format!("{NEXT} {start}"))
+}
+
 /// Answers `next`.
 const NEXT: &str = r#"(func (export "weirmq:plugin/authenticate@0.1.0#authenticate") (param i32) (result i32) i32.const 160)"#;
 

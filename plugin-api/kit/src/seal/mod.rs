@@ -28,6 +28,9 @@ pub enum SealError {
     /// What was given is no core module of its world.
     #[error("this is no module of its world: {0}")]
     NoModule(String),
+    /// What was given is a core module of some world.
+    #[error("this core module does not say which world it was written for; name it with --wit and --world")]
+    NoWorld,
     /// It asks for something of WASI in a way that nothing here fits.
     #[error("its WASI imports cannot be served: {0}")]
     Unfit(String),
@@ -42,6 +45,9 @@ pub fn componentize(module: &[u8], world: Option<(&Resolve, WorldId)>) -> Result
     use wasi_preview1_component_adapter_provider::{
         WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as ADAPTER,
     };
+    if world.is_none() && !says_its_world(module) {
+        return Err(SealError::NoWorld);
+    }
     let encode = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
         let redirected = pause::redirect(module)?;
         let pauses = redirected.is_some();
@@ -58,6 +64,15 @@ pub fn componentize(module: &[u8], world: Option<(&Resolve, WorldId)>) -> Result
     };
     let component = encode().map_err(|error| SealError::NoModule(with_causes(&*error)))?;
     seal(&component)
+}
+
+/// Whether `module` has what bindings put into it: the description of its world.
+fn says_its_world(module: &[u8]) -> bool {
+    use wasmparser::{Parser, Payload};
+    Parser::new(0).parse_all(module).map_while(Result::ok).any(|payload| match payload {
+        Payload::CustomSection(section) => section.name().starts_with("component-type"),
+        _ => false,
+    })
 }
 
 /// The same component, asking for nothing of WASI. One that asks for none is answered as it is.
