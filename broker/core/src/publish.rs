@@ -2,18 +2,20 @@
 //! receivers, and the further messages of rules.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use tracing::{debug, info, warn};
-use weirmq_wire::{PublishHead, ReasonCode, Version};
+use weirmq_wire::{PacketId, PublishHead, ReasonCode, Version};
 
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
 use crate::counters::{DropReason, Limit};
+use crate::durable::event::{Event, Sender};
 use crate::durable::keys::Changes;
 use crate::hook::{
     Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Link, Policy, Reply, Transformed,
@@ -23,7 +25,7 @@ use crate::message::{HOPS_MAX, Message, Publisher, QoS};
 use crate::outbound::Parcel;
 use crate::plan::{Grant, Plan};
 use crate::record::Record;
-use crate::session::Session;
+use crate::session::{Session, State};
 use crate::time::Now;
 use crate::topic::TopicName;
 
@@ -41,6 +43,73 @@ pub(crate) enum Origin {
     },
     /// A rule's or a plugin's.
     Inside,
+}
+
+/// The packet identifier of a QoS 2 message that is taken from a client: once, whichever of its connections sends it, and
+/// in one record with what becomes of it.
+pub(crate) struct Taking {
+    session: Arc<Session>,
+    id: PacketId,
+    /// The number of the connection that takes it.
+    connection: u64,
+    pub(crate) state: Taken,
+}
+
+/// How far a [`Taking`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nothing of the message has gone anywhere.
+    NotYet,
+    /// By this.
+    Here,
+    /// Another connection has taken it meanwhile, or goes on with the session.
+    Elsewhere,
+}
+
+impl Taking {
+    pub(crate) fn new(session: &Arc<Session>, id: PacketId, connection: u64) -> Self {
+        Self { session: Arc::clone(session), id, connection, state: Taken::NotYet }
+    }
+
+    /// To be called right before the message, or what transforms have made of it, is handed to anybody. Answers whether
+    /// it may be.
+    pub(crate) fn take(&mut self, batch: &mut Batch) -> bool {
+        if self.state == Taken::NotYet {
+            let mut state = self.session.lock();
+            // A connection that was taken over takes nothing more: the client may be done with the identifier on the next.
+            let is_live = state.live_as(self.connection).is_some();
+            self.state = match state.unreleased.entry(self.id) {
+                Entry::Vacant(entry) if is_live => {
+                    entry.insert(self.connection);
+                    Taken::Here
+                }
+                _ => Taken::Elsewhere,
+            };
+            if self.state == Taken::Here {
+                self.note(&mut state, batch, |from| Event::Taken { from });
+            }
+        }
+        self.state == Taken::Here
+    }
+
+    /// The message is refused after all: the identifier is free.
+    pub(crate) fn give_back(self, batch: &mut Batch) {
+        if self.state == Taken::Here {
+            let mut state = self.session.lock();
+            state.unreleased.remove(&self.id);
+            self.note(&mut state, batch, |from| Event::Freed { from });
+        }
+    }
+
+    fn note(&self, state: &mut State, batch: &mut Batch, event: fn(Sender) -> Event) {
+        if state.kept
+            && let Some(ledger) = batch.ledger()
+        {
+            let client = Arc::clone(&self.session.client_id);
+            ledger.about(&self.session, event(Sender { client, packet_id: self.id }), true);
+            ledger.promise(&mut state.promised);
+        }
+    }
 }
 
 /// How many subscribers matched, or why the message was not taken.
@@ -64,12 +133,15 @@ pub(crate) async fn publish(
     origin: Origin,
     message: Arc<Message>,
     plan: Arc<Plan>,
+    taking: &mut Option<Taking>,
     now: Now,
     mut batch: Batch,
 ) -> (Outcome, Batch) {
     let mut items = Items::new(&broker);
+    items.taking = taking.take();
     items.queue.push_back(Item { message, plan, origin, link: 0, answers: true });
-    let outcome = work_off(&broker, items, true, now, &mut batch).await;
+    let outcome = work_off(&broker, &mut items, true, now, &mut batch).await;
+    *taking = items.taking;
     (outcome, batch)
 }
 
@@ -84,14 +156,14 @@ pub(crate) async fn publish_more(
     let mut items = Items::new(&broker);
     follow(&broker, &message, drafts, now, &mut items);
     // What becomes of them is counted and logged.
-    let _ = work_off(&broker, items, false, now, &mut batch).await;
+    let _ = work_off(&broker, &mut items, false, now, &mut batch).await;
     batch
 }
 
 /// Brings `items` to everybody whom they concern, and what follows from them.
 async fn work_off(
     broker: &Arc<Broker>,
-    mut items: Items,
+    items: &mut Items,
     mut is_first: bool,
     now: Now,
     batch: &mut Batch,
@@ -105,7 +177,7 @@ async fn work_off(
             batch.flush_outboxes();
             give_way().await;
         }
-        let one = one(broker, item, now, batch, &mut items).await;
+        let one = one(broker, item, now, batch, items).await;
         match one {
             Some(Ok(matched)) if answers => {
                 outcome = Ok(matched + outcome.unwrap_or(0));
@@ -122,6 +194,8 @@ async fn work_off(
 /// Hops bound how deep rules call each other; this bounds how wide.
 struct Items {
     queue: VecDeque<Item>,
+    /// The packet identifier of the message that they come from, where it has to be taken.
+    taking: Option<Taking>,
     messages_left: usize,
     bytes_left: usize,
     /// The log says once per message that too much is made of it.
@@ -133,6 +207,7 @@ impl Items {
         let limits = broker.limits();
         Self {
             queue: VecDeque::new(),
+            taking: None,
             messages_left: limits.derived_messages_max,
             bytes_left: limits.derived_bytes_max,
             told: false,
@@ -239,6 +314,12 @@ async fn one(
             }
         }
         return refused;
+    }
+    if item.answers
+        && let Some(taking) = &mut items.taking
+        && !taking.take(batch)
+    {
+        return Some(Ok(0));
     }
     match route(broker, &item.message, &item.plan, now, batch) {
         Ok((matched, actions)) => {
@@ -477,7 +558,7 @@ impl Broker {
         Ok(Box::pin(async move {
             let (plan, batch) = (broker.plan(&message.topic), broker.batch());
             // The outcome is counted and logged on the way; nobody waits for it.
-            let _ = publish(broker, Origin::Inside, message, plan, now, batch).await;
+            let _ = publish(broker, Origin::Inside, message, plan, &mut None, now, batch).await;
         }))
     }
 }

@@ -16,6 +16,7 @@ use crate::broker::encode;
 use crate::counters::{DropReason, SessionDrops};
 use crate::durable::event::SessionHeader;
 pub(crate) use crate::durable::event::StoredWill as Will;
+use crate::durable::slot::Hold;
 use crate::hook::Identity;
 use crate::outbound::{Outbound, Parcel};
 use crate::outbox::Outbox;
@@ -67,6 +68,9 @@ pub(crate) struct State {
     pub(crate) ended: bool,
     /// It is kept, and outlives the process.
     pub(crate) kept: bool,
+    /// What was noted last of its packet identifiers, on whichever connection: before that is kept, the next connection
+    /// is told nothing.
+    pub(crate) promised: Option<Arc<Hold>>,
     /// Its beginning is kept: a CONNACK has said so.
     pub(crate) confirmed: bool,
     /// It comes from before the last start, and its client has not been back: nobody knows its rights.
@@ -266,6 +270,7 @@ impl Session {
             scheduled_at: None,
             ended: false,
             kept: false,
+            promised: None,
             confirmed: false,
             restored: false,
         };

@@ -21,7 +21,9 @@ use weirmq_core::message::{Message, Properties};
 use weirmq_core::record::{Record, Value};
 use weirmq_core::time::Now;
 use weirmq_core::topic::TopicName;
-use weirmq_wire::{Connect, Disconnect, Packet, PacketType, QoS, ReasonCode, Subscribe, SubscribeOptions};
+use weirmq_wire::{
+    Ack, Connect, Disconnect, Packet, PacketType, QoS, ReasonCode, Subscribe, SubscribeOptions,
+};
 
 fn world(journal: &Arc<Paper>) -> World {
     World::keeping(Arc::clone(journal) as _, Settings::default(), [])
@@ -46,6 +48,15 @@ fn with_receiver(journal: &Arc<Paper>, filter: &str) -> (World, Client) {
     s.subscribe(&world, filter, 2);
     journal.keep_at_once(false);
     (world, s)
+}
+
+/// One who asks for the session of `client_id`, and has no answer yet.
+fn knock(world: &World, client_id: &str) -> Client {
+    let mut connect = Connect::new(V5, text(client_id));
+    (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(1_000));
+    let mut client = world.socket(V5);
+    client.send(world, Packet::Connect(Box::new(connect)));
+    client
 }
 
 /// A SUBSCRIBE with QoS 2 whose answer is looked at later.
@@ -152,12 +163,12 @@ fn a_qos_2_identifier_is_taken_and_freed_before_that_is_acknowledged() {
     p.expect_nothing();
     // The publisher comes back and asks again before the first is kept.
     p.cut(&world);
-    let (mut p, present) = world.persistent(V5, "p", 1_000);
-    assert!(present);
+    let mut p = knock(&world, "p");
     p.publish_with(&world, "t", 2, "x", |publish| publish.dup = true);
     p.expect_nothing();
     journal.keep();
     p.work(&world);
+    assert!(matches!(p.next(), Some(Packet::ConnAck(connack)) if connack.session_present));
     p.expect_ack(PacketType::PubRec, id(7), ReasonCode::Success);
     p.ack(&world, PacketType::PubRel, id(7));
     p.expect_nothing();
@@ -225,6 +236,42 @@ fn a_held_message_of_a_lost_connection_is_sent_on_the_next_once_it_is_kept() {
 }
 
 #[test]
+fn what_a_lost_connection_was_not_told_yet_the_next_is_told_when_it_is_kept() {
+    // PUBREL says that PUBREC came...
+    let journal = Paper::slow();
+    let (world, mut s) = with_receiver(&journal, "t");
+    let mut p = world.client(V5, "p");
+    p.publish(&world, "t", 2, "x");
+    journal.keep();
+    s.work(&world);
+    let id_of_it = s.expect_one_publish().packet_id.unwrap();
+    s.ack(&world, PacketType::PubRec, id_of_it);
+    let mut again = knock(&world, "s");
+    again.expect_nothing();
+    journal.keep();
+    again.work(&world);
+    let kinds: Vec<PacketType> = again.all().iter().map(Packet::kind).collect();
+    assert_eq!(kinds, [PacketType::ConnAck, PacketType::PubRel]);
+
+    // ...and PUBCOMP that the identifier is free.
+    journal.keep_at_once(true);
+    let (mut p, _) = world.persistent(V5, "publisher", 1_000);
+    journal.keep_at_once(false);
+    p.publish(&world, "t", 2, "y");
+    journal.keep();
+    p.work(&world);
+    p.expect_ack(PacketType::PubRec, id(7), ReasonCode::Success);
+    p.ack(&world, PacketType::PubRel, id(7));
+    let mut again = knock(&world, "publisher");
+    again.send(&world, Packet::PubRel(Ack::new(id(7))));
+    again.expect_nothing();
+    journal.keep();
+    again.work(&world);
+    let kinds: Vec<PacketType> = again.all().iter().map(Packet::kind).collect();
+    assert_eq!(kinds, [PacketType::ConnAck, PacketType::PubComp]);
+}
+
+#[test]
 fn connack_of_a_new_session_suback_and_unsuback_wait_and_those_of_clean_sessions_do_not() {
     for version in VERSIONS {
         let journal = Paper::slow();
@@ -254,15 +301,8 @@ fn connack_of_a_new_session_suback_and_unsuback_wait_and_those_of_clean_sessions
 fn a_connection_that_ends_before_its_connack_is_kept_has_nothing_left_to_write() {
     let journal = Paper::slow();
     let world = world(&journal);
-    let knock = || {
-        let mut connect = Connect::new(V5, text("s"));
-        (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(100));
-        let mut client = world.socket(V5);
-        client.send(&world, Packet::Connect(Box::new(connect)));
-        client
-    };
-    let mut first = knock();
-    let mut second = knock();
+    let mut first = knock(&world, "s");
+    let mut second = knock(&world, "s");
     first.work(&world);
     assert!(first.is_closed(), "it was taken over");
     second.shut_down(&world);
@@ -626,6 +666,28 @@ fn a_receiver_that_is_faster_than_the_record_has_its_acknowledgement_recorded_af
     let [message] = &published(&all)[..] else { panic!("{all:?}") };
     assert_eq!(message.recipients[0].stage, Stage::UnderWay(id_of_it));
     assert!(matches!(all.last(), Some(Event::Settled { .. })), "{all:?}");
+}
+
+#[test]
+fn a_qos_2_message_whose_connection_ends_while_rules_go_on_with_it_is_taken_once() {
+    let (journal, waits) = (Paper::quick(), Arc::new(AtomicBool::new(true)));
+    let chain = Arc::new(Chain(Arc::clone(&waits))) as Arc<dyn Hook>;
+    let world = World::keeping(Arc::clone(&journal) as _, Settings::default(), [chain]);
+    let (mut s, _) = world.persistent(V5, "s", 1_000);
+    s.subscribe(&world, "first", 2);
+    let (mut p, _) = world.persistent(V5, "p", 1_000);
+    let before = journal.count();
+    p.publish(&world, "first", 2, "x");
+    p.cut(&world);
+    waits.store(false, Ordering::Relaxed);
+    let records = journal.records();
+    let record = records[before..].iter().find(|record| !published(record).is_empty()).unwrap();
+    assert!(record.iter().any(|event| matches!(event, Event::Taken { .. })), "{record:?}");
+    let (mut p, _) = world.persistent(V5, "p", 1_000);
+    p.publish_with(&world, "first", 2, "x", |publish| publish.dup = true);
+    p.expect_ack(PacketType::PubRec, id(7), ReasonCode::Success);
+    s.work(&world);
+    assert_eq!(s.payloads(), ["x"]);
 }
 
 #[test]

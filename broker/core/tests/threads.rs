@@ -9,6 +9,7 @@
 mod support;
 
 use std::collections::HashMap;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -158,4 +159,30 @@ fn a_storm_of_connections_with_one_client_id_leaves_one() {
     last.subscribe(&world, "t", 0);
     assert_eq!(world.broker.footprint().sessions, 1);
     assert_eq!(world.broker.counters().clients_connected.get(), 1);
+}
+
+#[test]
+fn a_qos_2_message_that_two_connections_of_a_client_bring_at_once_is_taken_once() {
+    let world = World::new();
+    let mut s = world.client(V5, "s");
+    s.subscribe(&world, "t", 0);
+    for number in 0..400 {
+        let (mut old, _) = world.persistent(V5, "p", 1_000);
+        let payload = number.to_string();
+        let start = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                old.publish(&world, "t", 2, &payload);
+            });
+            start.wait();
+            let (mut new, present) = world.persistent(V5, "p", 1_000);
+            assert!(present);
+            new.publish_with(&world, "t", 2, &payload, |publish| publish.dup = true);
+            new.expect_ack(PacketType::PubRec, id(7), weirmq_wire::ReasonCode::Success);
+            new.ack(&world, PacketType::PubRel, id(7));
+            new.expect_ack(PacketType::PubComp, id(7), weirmq_wire::ReasonCode::Success);
+        });
+        assert_eq!(s.payloads(), [payload]);
+    }
 }

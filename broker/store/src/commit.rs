@@ -4,6 +4,10 @@
 //! waited come back one by one, so it gathers until as many have come as the last fsync served, or for as long
 //! as they keep coming, within bounds; whoever is alone does not wait.
 //!
+//! Where no fsync is waited for, handing over to another thread costs more than the write: whoever appends writes, and
+//! what others append meanwhile too ([`Shared::write_here`]). The thread has the rest: where a segment begins, where
+//! the disk is slow, what is large.
+//!
 //! An fsync of a file that has grown has to write where its new blocks are, too. So the file is extended by
 //! zeros in steps, ahead of what is written: then most fsyncs are of blocks that are there.
 
@@ -46,10 +50,17 @@ const RESERVE_BYTES: u32 = 1024 * 1024;
 const RESERVE_SEGMENT_PART: u32 = 8;
 /// It is extended again when less than this part of that is left.
 const RESERVE_AGAIN_PART: u32 = 4;
+/// Whoever appends writes no more at once than this...
+const HERE_BYTES_MAX: usize = 64 * 1024;
+/// ...no more often, for what others have appended meanwhile...
+const HERE_WRITES_MAX: usize = 4;
+/// ...and not for so long after a write that took longer than that: the disk holds up those who write.
+const HERE_PAUSE: Duration = Duration::from_secs(1);
+const HERE_SLOW: Duration = Duration::from_millis(10);
 
 /// What there is to do.
 enum Job {
-    Write(Arc<Chunk>),
+    Write,
     Sync,
     /// All is written; sync and end.
     Close,
@@ -57,18 +68,124 @@ enum Job {
     Stop,
 }
 
-/// The end of the log as the commit thread has written it.
-pub(crate) struct Committer {
-    shared: Arc<Shared>,
+/// The end of the log as it is written. For who has taken a chunk from the tail.
+pub(crate) struct Written {
     file: Arc<dyn DiskFile>,
     end: Position,
     /// The last frame that was written.
     sequence: u64,
-    /// Since when something is written and not synced.
-    unsynced_since: Option<Instant>,
     /// How many frames are in what was written last, and how many bytes.
     frames_last: u64,
     bytes_last: u32,
+}
+
+impl Written {
+    /// Everything up to `end` of `file`.
+    pub(crate) fn new(file: Arc<dyn DiskFile>, end: Position) -> Self {
+        Self { file, end, sequence: 0, frames_last: 0, bytes_last: 0 }
+    }
+}
+
+impl Shared {
+    /// Writes `chunk`, which was taken from the tail.
+    fn write(&self, chunk: &Chunk) -> Result<(), StoreError> {
+        let mut written = self.written.lock();
+        let name = segment::name(chunk.segment);
+        written
+            .file
+            .write_all_at(&chunk.bytes, chunk.start.into())
+            .map_err(|error| poisoned("writing to", self.disk.path(&name), &error))?;
+        written.bytes_last = u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX);
+        let offset = chunk.start.saturating_add(written.bytes_last);
+        written.end = Position { segment: chunk.segment, offset };
+        written.sequence = chunk.sequence;
+        written.frames_last = chunk.frames;
+        Ok(())
+    }
+
+    /// To be called after something was appended: has it written, by this thread where nobody waits for an fsync.
+    pub(crate) fn have_written<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) {
+        let mut taken = match self.config.durability {
+            Durability::Fsync => None,
+            Durability::Interval(_) | Durability::Os => inner.take_here(),
+        };
+        for writes in 1.. {
+            let Some(chunk) = taken else { break };
+            drop(inner);
+            let started = Instant::now();
+            if let Err(error) = self.write(&chunk) {
+                return self.poison(error);
+            }
+            let sequence = chunk.sequence;
+            inner = self.inner.lock();
+            if started.elapsed() > HERE_SLOW {
+                inner.slow_until = Some(started + HERE_PAUSE);
+            }
+            inner.note_written(chunk);
+            taken = if writes < HERE_WRITES_MAX { inner.take_here() } else { None };
+            if taken.is_none() {
+                self.wake_commit(inner);
+                return self.progress.reach(Level::Written, sequence);
+            }
+            MutexGuard::unlocked(&mut inner, || self.progress.reach(Level::Written, sequence));
+        }
+        self.wake_commit(inner);
+    }
+
+    fn wake_commit(&self, mut inner: MutexGuard<'_, Inner>) {
+        let wake = inner.wakes_commit();
+        if wake {
+            inner.wake_at_frames = u64::MAX;
+        }
+        drop(inner);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    /// Takes what whoever appends may write itself.
+    fn take_here(&mut self) -> Option<Arc<Chunk>> {
+        if let Some(until) = self.slow_until {
+            if Instant::now() < until {
+                return None;
+            }
+            self.slow_until = None;
+        }
+        if self.refuses.is_some() || self.tail.is_being_written() {
+            return None;
+        }
+        self.tail.take_if(|chunk| chunk.begins.is_none() && chunk.bytes.len() <= HERE_BYTES_MAX)
+    }
+
+    /// Notes that `chunk` is written. To be called before anybody is told.
+    fn note_written(&mut self, chunk: Arc<Chunk>) {
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        if let Some(segment) = self.segments.get_mut(&chunk.segment) {
+            segment.bytes = chunk.end();
+        }
+        self.tail.written(chunk);
+    }
+
+    /// Whether the commit thread waits for what is there now. Who writes looks for more when it is done, and asks then.
+    fn wakes_commit(&self) -> bool {
+        let is_enough = |(frames, more)| more || frames >= self.wake_at_frames;
+        !self.tail.is_being_written()
+            && (self.waits_for_writer
+                || self.waits_for_first && self.unsynced_since.is_some()
+                || self.tail.waiting().is_some_and(is_enough))
+    }
+
+    /// Whether nothing is written any more.
+    fn is_stopped(&self) -> bool {
+        self.refuses.as_ref().is_some_and(|error| !(self.closing && *error == StoreError::Closed))
+    }
+}
+
+/// The commit thread.
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
     /// How many frames wait for an fsync at a time, as it was lately.
     frames_expected: u64,
     sync_took: Duration,
@@ -79,8 +196,7 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    /// Goes on at `end` of `file`.
-    pub(crate) fn new(shared: Arc<Shared>, file: Arc<dyn DiskFile>, end: Position) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let config = &shared.config;
         // Where nobody waits for an fsync there is nothing to be gained.
         let reserve_bytes = match config.durability {
@@ -88,26 +204,15 @@ impl Committer {
             Durability::Interval(_) | Durability::Os => 0,
         };
         let zeros = vec![0; reserve_bytes as usize];
-        Self {
-            shared,
-            file,
-            end,
-            sequence: 0,
-            unsynced_since: None,
-            frames_last: 0,
-            bytes_last: 0,
-            frames_expected: 1,
-            sync_took: Duration::ZERO,
-            reserved: end.offset,
-            zeros,
-        }
+        let reserved = shared.written.lock().end.offset;
+        Self { shared, frames_expected: 1, sync_took: Duration::ZERO, reserved, zeros }
     }
 
     /// Works until the store is closed or poisoned.
     pub(crate) fn run(mut self) {
         loop {
             let outcome = match self.next_job() {
-                Job::Write(chunk) => self.write(chunk),
+                Job::Write => self.write(),
                 Job::Sync => self.sync(),
                 Job::Close => {
                     if let Err(error) = self.sync().and_then(|()| self.close()) {
@@ -128,16 +233,19 @@ impl Committer {
         let mut gather = None;
         let mut watched = false;
         loop {
-            inner.wake_at_frames = u64::MAX;
-            if inner.refuses.is_some() && !inner.closing {
+            (inner.wake_at_frames, inner.waits_for_first) = (u64::MAX, false);
+            if inner.is_stopped() {
                 return Job::Stop;
             }
             let sync_wanted = inner.sync_wanted > self.shared.progress.reached(Level::Durable);
-            if let Some((frames, more)) = inner.tail.waiting() {
+            inner.waits_for_writer = inner.tail.is_being_written();
+            if inner.waits_for_writer {
+                self.shared.work.wait(&mut inner);
+            } else if let Some((frames, more)) = inner.tail.waiting() {
                 let gather = gather.get_or_insert_with(|| Gather::new(self));
                 let urgent = more || sync_wanted || inner.closing;
                 let Some(until) = gather.waits(frames, Instant::now()).filter(|_| !urgent) else {
-                    return inner.tail.take().map_or(Job::Stop, Job::Write);
+                    return Job::Write;
                 };
                 if gather.quiet < Duration::from_micros(SLEEP_US_MIN) {
                     let before = inner.tail.sequence - frames;
@@ -157,12 +265,15 @@ impl Committer {
                 MutexGuard::unlocked(&mut inner, || first.watch(&self.shared.appended, before));
             } else {
                 inner.wake_at_frames = 1;
-                match self.sync_due() {
+                match self.sync_due(&inner) {
                     Some(due) if Instant::now() >= due => return Job::Sync,
                     Some(due) => {
                         self.shared.work.wait_until(&mut inner, due);
                     }
-                    None => self.shared.work.wait(&mut inner),
+                    None => {
+                        inner.waits_for_first = self.syncs_by_the_clock();
+                        self.shared.work.wait(&mut inner);
+                    }
                 }
             }
         }
@@ -176,37 +287,34 @@ impl Committer {
             && self.sync_took < Duration::from_micros(WATCH_SYNC_US_MAX)
     }
 
-    fn sync_due(&self) -> Option<Instant> {
+    fn syncs_by_the_clock(&self) -> bool {
+        matches!(self.shared.config.durability, Durability::Interval(_))
+    }
+
+    fn sync_due(&self, inner: &Inner) -> Option<Instant> {
         match self.shared.config.durability {
-            Durability::Interval(interval) => self.unsynced_since.map(|since| since + interval),
+            Durability::Interval(interval) => inner.unsynced_since.map(|since| since + interval),
             Durability::Fsync | Durability::Os => None,
         }
     }
 
-    fn write(&mut self, chunk: Arc<Chunk>) -> Result<(), StoreError> {
+    fn write(&mut self) -> Result<(), StoreError> {
+        let Some(chunk) = self.shared.inner.lock().tail.take() else { return Ok(()) };
         if let Some(header) = chunk.begins {
             self.begin_segment(header)?;
         }
-        let name = segment::name(chunk.segment);
-        self.file
-            .write_all_at(&chunk.bytes, chunk.start.into())
-            .map_err(|error| poisoned("writing to", self.shared.disk.path(&name), &error))?;
-        let length = u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX);
-        self.end = Position { segment: chunk.segment, offset: chunk.start.saturating_add(length) };
-        self.bytes_last = length;
-        self.sequence = chunk.sequence;
-        self.frames_last = chunk.frames;
-        let since = *self.unsynced_since.get_or_insert_with(Instant::now);
+        self.shared.write(&chunk)?;
+        let sequence = chunk.sequence;
         let mut inner = self.shared.inner.lock();
-        inner.tail.written(chunk);
-        if let Some(segment) = inner.segments.get_mut(&self.end.segment) {
-            segment.bytes = self.end.offset;
-        }
+        inner.note_written(chunk);
+        let since = inner.unsynced_since;
         drop(inner);
-        self.shared.progress.reach(Level::Written, self.sequence);
+        self.shared.progress.reach(Level::Written, sequence);
         match self.shared.config.durability {
             Durability::Fsync => self.sync(),
-            Durability::Interval(interval) if since.elapsed() >= interval => self.sync(),
+            Durability::Interval(interval) if since.is_some_and(|since| since.elapsed() >= interval) => {
+                self.sync()
+            }
             Durability::Interval(_) | Durability::Os => Ok(()),
         }
     }
@@ -215,57 +323,63 @@ impl Committer {
     /// that it holds up nobody; that it cannot be done is no fault yet.
     fn reserve(&mut self) {
         let step = u32::try_from(self.zeros.len()).unwrap_or(0);
-        let (end, from) = (self.end.offset, self.reserved.max(self.end.offset));
+        let written = self.shared.written.lock();
+        let (end, from) = (written.end.offset, self.reserved.max(written.end.offset));
         let few_bytes = step / RESERVE_AGAIN_PART;
         // What is written in large pieces gains little.
-        if from - end >= few_bytes || self.bytes_last > few_bytes {
+        if from - end >= few_bytes || written.bytes_last > few_bytes {
             return;
         }
         let until = end.saturating_add(step).min(self.shared.config.segment_bytes());
         let zeros = self.zeros.get(..until.saturating_sub(from) as usize).unwrap_or_default();
-        if !zeros.is_empty() && self.file.write_all_at(zeros, from.into()).is_ok() {
+        if !zeros.is_empty() && written.file.write_all_at(zeros, from.into()).is_ok() {
             self.reserved = until;
         }
     }
 
     /// Gives back what the file was extended by. What cannot be given back does no harm.
     fn unreserve(&mut self) {
-        if self.reserved > self.end.offset {
-            drop(self.file.truncate(self.end.offset.into()));
-            self.reserved = self.end.offset;
+        let written = self.shared.written.lock();
+        if self.reserved > written.end.offset {
+            drop(written.file.truncate(written.end.offset.into()));
+            self.reserved = written.end.offset;
         }
     }
 
+    /// Syncs what is written. Others may write meanwhile.
     fn sync(&mut self) -> Result<(), StoreError> {
-        if self.unsynced_since.is_some() {
-            let started = Instant::now();
-            self.sync_file()?;
-            self.sync_took = started.elapsed();
-            // Before anybody is told: what was acknowledged is never beyond the mark, unless the power fails.
-            self.shared
-                .mark
-                .lock()
-                .note(self.end)
-                .map_err(|error| poisoned("writing to", self.shared.disk.path(crate::mark::NAME), &error))?;
-            self.unsynced_since = None;
-            let mut inner = self.shared.inner.lock();
-            inner.tail.durable = self.end;
-            inner.syncs += 1;
-            inner.last_sync = self.sync_took;
-            // Those who are told now come back to those who wait already.
-            let waiting = inner.tail.waiting().map_or(0, |(frames, _)| frames);
-            drop(inner);
-            let expected = self.frames_expected - self.frames_expected.div_ceil(EXPECTED_FALLS_PART);
-            self.frames_expected = expected.max(self.frames_last + waiting);
+        let mut inner = self.shared.inner.lock();
+        let is_synced = inner.unsynced_since.take().is_none();
+        drop(inner);
+        if is_synced {
+            return Ok(());
         }
-        self.shared.progress.reach(Level::Durable, self.sequence);
+        let written = self.shared.written.lock();
+        let (file, end, sequence) = (Arc::clone(&written.file), written.end, written.sequence);
+        let frames_last = written.frames_last;
+        drop(written);
+        let started = Instant::now();
+        let path = || self.shared.disk.path(&segment::name(end.segment));
+        file.sync().map_err(|error| poisoned("syncing", path(), &error))?;
+        self.sync_took = started.elapsed();
+        // Before anybody is told: what was acknowledged is never beyond the mark, unless the power fails.
+        self.shared
+            .mark
+            .lock()
+            .note(end)
+            .map_err(|error| poisoned("writing to", self.shared.disk.path(crate::mark::NAME), &error))?;
+        let mut inner = self.shared.inner.lock();
+        inner.tail.durable = end;
+        inner.syncs += 1;
+        inner.last_sync = self.sync_took;
+        // Those who are told now come back to those who wait already.
+        let waiting = inner.tail.waiting().map_or(0, |(frames, _)| frames);
+        drop(inner);
+        let expected = self.frames_expected - self.frames_expected.div_ceil(EXPECTED_FALLS_PART);
+        self.frames_expected = expected.max(frames_last + waiting);
+        self.shared.progress.reach(Level::Durable, sequence);
         self.reserve();
         Ok(())
-    }
-
-    fn sync_file(&self) -> Result<(), StoreError> {
-        let name = segment::name(self.end.segment);
-        self.file.sync().map_err(|error| poisoned("syncing", self.shared.disk.path(&name), &error))
     }
 
     /// Ends the segment, which is durable then in every mode, and begins the next.
@@ -280,8 +394,10 @@ impl Committer {
         inner.segments.insert(segment, Segment { file: Arc::clone(&file), bytes });
         self.shared.consider_compaction(&mut inner);
         drop(inner);
-        self.file = file;
-        self.end = Position { segment, offset: bytes };
+        let mut written = self.shared.written.lock();
+        written.file = file;
+        written.end = Position { segment, offset: bytes };
+        drop(written);
         self.reserved = bytes;
         Ok(())
     }
@@ -344,12 +460,5 @@ impl Gather {
         while self.waits(waiting(), Instant::now()).is_some() {
             std::thread::yield_now();
         }
-    }
-}
-
-impl Inner {
-    /// To be called after something was appended: whether the commit thread waits for that.
-    pub(crate) fn wakes_commit(&self) -> bool {
-        self.tail.waiting().is_some_and(|(frames, more)| more || frames >= self.wake_at_frames)
     }
 }

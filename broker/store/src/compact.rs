@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::disk::DiskFile;
 use crate::error::StoreError;
 use crate::format;
-use crate::frame::{self, Frame, Unnumbered};
+use crate::frame::{self, Frame, Frames};
 use crate::log_store::{Inner, Shared, poisoned};
 use crate::mark;
 use crate::segment::{self, HEADER_BYTES};
@@ -83,8 +83,10 @@ impl Shared {
             None => return Ok(CompactStep::Idle),
         };
         let file = Arc::clone(&oldest.file);
+        let is_done = victim.at >= victim.bytes || !inner.state.is_any_live_in(victim.segment);
         drop(inner);
-        if victim.at >= victim.bytes {
+        // Of a segment in which nothing is live, nothing need be read.
+        if is_done {
             self.give_back(victim)?;
             *cursor = None;
             return Ok(CompactStep::GaveBack { bytes: victim.bytes.into() });
@@ -160,12 +162,17 @@ impl Shared {
         if live.is_empty() {
             return Ok(0);
         }
-        let copies = Unnumbered::copies(self.salt, live.len(), |out| out.extend_from_slice(&live));
+        let mut copies = Frames::default();
+        copies.add_copies(self.salt, |out| out.extend_from_slice(&live));
         let next_number = inner.tail.next_number;
-        self.push(&mut inner, &copies, next_number)?;
-        inner.compaction_copied_bytes += copies.len() as u64;
-        self.wake_commit(inner);
-        Ok(copies.len() as u64)
+        let mut bytes = 0;
+        for frame in copies.iter() {
+            self.push(&mut inner, frame, next_number)?;
+            bytes += frame.len() as u64;
+        }
+        inner.compaction_copied_bytes += bytes;
+        self.have_written(inner);
+        Ok(bytes)
     }
 
     /// Removes a segment of which nothing is live any more, when the copies are on the disk.

@@ -39,57 +39,88 @@ impl Salt {
     }
 }
 
-/// A frame of events that lacks only its number: everything that can be done before the log is locked.
-#[derive(Debug)]
-pub(crate) struct Unnumbered {
+/// Frames of events that lack only their numbers: everything that can be done before the log is locked. They stand
+/// behind one another, each as it will be written but for its checksum and number.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
     bytes: Vec<u8>,
+    /// Where each ends, and its checksum so far.
+    ends: Vec<(usize, u32)>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unnumbered<'a> {
+    bytes: &'a [u8],
     checksum: u32,
 }
 
-impl Unnumbered {
-    /// A record's frame; `write` appends the events.
-    pub(crate) fn record(salt: Salt, capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        Self::new(salt, KIND_RECORD, capacity, write)
+impl Frames {
+    /// Adds a record's frame; `write` appends the events.
+    pub(crate) fn add_record(&mut self, salt: Salt, write: impl FnOnce(&mut Vec<u8>)) {
+        self.add(salt, KIND_RECORD, write);
     }
 
-    /// A frame of copies; `write` appends the events.
-    pub(crate) fn copies(salt: Salt, capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        Self::new(salt, KIND_COPIES, capacity, write)
+    /// Adds a frame of copies; `write` appends the events.
+    pub(crate) fn add_copies(&mut self, salt: Salt, write: impl FnOnce(&mut Vec<u8>)) {
+        self.add(salt, KIND_COPIES, write);
     }
 
-    fn new(salt: Salt, kind: u8, capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut bytes = Vec::with_capacity(capacity + FRAME_HEAD_BYTES + 1);
-        bytes.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
-        bytes.push(kind);
-        write(&mut bytes);
+    fn add(&mut self, salt: Salt, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
+        self.bytes.push(kind);
+        write(&mut self.bytes);
+        let frame = self.bytes.get_mut(start..).unwrap_or_default();
         // A frame that is too large for its length is too large for the store, which refuses it.
-        let length = u32::try_from(bytes.len() - FRAME_HEAD_BYTES + NUMBER_BYTES).unwrap_or(u32::MAX);
+        let length = u32::try_from(frame.len() - FRAME_HEAD_BYTES + NUMBER_BYTES).unwrap_or(u32::MAX);
         let mut checksum = crc32c::crc32c_append(salt.0, &length.to_le_bytes());
-        if let Some((head, body)) = bytes.split_first_chunk_mut::<FRAME_HEAD_BYTES>() {
+        if let Some((head, body)) = frame.split_first_chunk_mut::<FRAME_HEAD_BYTES>() {
             let [a, b, c, d] = length.to_le_bytes();
             *head = [a, b, c, d, 0, 0, 0, 0];
             checksum = crc32c::crc32c_append(checksum, body);
         }
-        Self { bytes, checksum }
+        self.ends.push((self.bytes.len(), checksum));
     }
 
+    /// The frames, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Unnumbered<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(end, _)| *end));
+        starts.zip(&self.ends).map(|(start, (end, checksum))| Unnumbered {
+            bytes: self.bytes.get(start..*end).unwrap_or_default(),
+            checksum: *checksum,
+        })
+    }
+
+    /// Forgets them, and keeps memory for up to so many bytes.
+    pub(crate) fn clear(&mut self, bytes_max: usize) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.bytes.shrink_to(bytes_max);
+        self.ends.shrink_to(bytes_max / FRAME_HEAD_BYTES);
+    }
+}
+
+impl<'a> Unnumbered<'a> {
     /// How long the frame is.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.bytes.len() + NUMBER_BYTES
     }
 
     /// Its events.
-    pub(crate) fn events(&self) -> &[u8] {
+    pub(crate) fn events(self) -> &'a [u8] {
         self.bytes.get(FRAME_HEAD_BYTES + 1..).unwrap_or_default()
     }
 
     /// Appends the whole frame to `out`.
-    pub(crate) fn write(&self, number: u64, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, number: u64, out: &mut Vec<u8>) {
         let number = number.to_le_bytes();
         let checksum = crc32c::crc32c_append(self.checksum, &number);
-        out.extend_from_slice(self.bytes.get(..4).unwrap_or_default());
-        out.extend_from_slice(&checksum.to_le_bytes());
-        out.extend_from_slice(self.bytes.get(FRAME_HEAD_BYTES..).unwrap_or_default());
+        let start = out.len();
+        out.extend_from_slice(self.bytes);
+        if let Some(place) = out.get_mut(start + 4..start + FRAME_HEAD_BYTES) {
+            place.copy_from_slice(&checksum.to_le_bytes());
+        }
         out.extend_from_slice(&number);
     }
 }
@@ -166,7 +197,9 @@ mod tests {
     fn a_frame_comes_back_and_a_flipped_bit_anywhere_is_seen() {
         let salt = Salt::new(7);
         let mut bytes = Vec::new();
-        Unnumbered::record(salt, 0, |out| out.extend_from_slice(b"events")).write(42, &mut bytes);
+        let mut frames = Frames::default();
+        frames.add_record(salt, |out| out.extend_from_slice(b"events"));
+        frames.iter().for_each(|frame| frame.write(42, &mut bytes));
         assert_eq!(read(salt, &bytes), Ok((Frame::Record { events: b"events", number: 42 }, bytes.len())));
         assert!(read(Salt::new(8), &bytes).is_err(), "a frame of another store");
         for bit in 0..bytes.len() * 8 {

@@ -1,6 +1,7 @@
 //! The store on a log.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::io;
@@ -8,19 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::commit::Committer;
+use crate::commit::{Committer, Written};
 use crate::compact::{CompactStep, Victim};
 use crate::config::{Compaction, Config, Durability};
 use crate::disk::{self, Disk, DiskFile, OsDisk};
 use crate::error::{OpenError, StoreError};
 use crate::event::{Event, Number, Published, StoredMessage};
 use crate::format::{self, EventView};
-use crate::frame::{Salt, Unnumbered};
+use crate::frame::{Frames, Salt, Unnumbered};
 use crate::mark::{self, Mark, Position};
 use crate::read;
 use crate::recover::{self, Recovered, Recovery, io_error};
@@ -30,8 +31,8 @@ use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::tail::Tail;
 use crate::ticket::{Level, Progress, Ticket};
 
-/// What an event takes at most without its texts and payloads, for the first size of a buffer.
-const EVENT_BYTES_GUESS: usize = 160;
+/// A thread that appends keeps a buffer of at most this size.
+const FRAMES_BYTES_KEPT: usize = 256 * 1024;
 
 /// A store on an append-only log in a folder.
 ///
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     /// The compaction thread waits for this.
     pub(crate) compaction: Condvar,
     pub(crate) progress: Arc<Progress>,
+    /// Locked after nothing, by who has taken a chunk from the tail, and for a moment by who syncs.
+    pub(crate) written: Mutex<Written>,
     /// Locked after `inner`, or alone.
     pub(crate) mark: Mutex<Mark>,
     /// Locked before `inner`.
@@ -73,6 +76,14 @@ pub(crate) struct Inner {
     pub(crate) closing: bool,
     /// The commit thread wants to be woken when so many frames wait.
     pub(crate) wake_at_frames: u64,
+    /// The commit thread wants to be woken when who writes is done.
+    pub(crate) waits_for_writer: bool,
+    /// The commit thread wants to be woken when something is written that is to be synced.
+    pub(crate) waits_for_first: bool,
+    /// Until when the disk is held to be slow.
+    pub(crate) slow_until: Option<Instant>,
+    /// Since when something is written and not synced.
+    pub(crate) unsynced_since: Option<Instant>,
     /// Somebody waits for all up to this sequence to be synced, whatever the durability.
     pub(crate) sync_wanted: u64,
     pub(crate) compaction_wanted: bool,
@@ -179,13 +190,13 @@ impl LogStore {
         })?;
         let end = log.end;
         let recovery = std::mem::take(&mut log.report);
-        let shared = Arc::new(Shared::new(disk, config, log));
-        let file = shared.inner.lock().segments.get(&end.segment).map(|segment| Arc::clone(&segment.file));
-        let mut threads = Vec::new();
-        if let Some(file) = file {
-            let committer = Committer::new(Arc::clone(&shared), file, end);
-            threads.push(spawn("store-commit", &shared, move |_| committer.run())?);
-        }
+        let Some(last) = log.segments.get(&end.segment) else {
+            return Err(OpenError::Missing { path: disk.path(&segment::name(end.segment)) });
+        };
+        let written = Written::new(Arc::clone(&last.file), end);
+        let shared = Arc::new(Shared::new(disk, config, log, written));
+        let committer = Committer::new(Arc::clone(&shared));
+        let mut threads = vec![spawn("store-commit", &shared, move |_| committer.run())?];
         if shared.config.compaction == Compaction::Background {
             shared.consider_compaction(&mut shared.inner.lock());
             threads.push(spawn("store-compact", &shared, Shared::run_compactor)?);
@@ -394,7 +405,7 @@ fn spawn(
 }
 
 impl Shared {
-    fn new(disk: Arc<dyn Disk>, config: Config, log: Recovered) -> Self {
+    fn new(disk: Arc<dyn Disk>, config: Config, log: Recovered, written: Written) -> Self {
         let inner = Inner {
             tail: Tail::new(log.mark.salt, log.end, log.next_number),
             state: log.state,
@@ -402,6 +413,10 @@ impl Shared {
             refuses: None,
             closing: false,
             wake_at_frames: u64::MAX,
+            waits_for_writer: false,
+            waits_for_first: false,
+            slow_until: None,
+            unsynced_since: None,
             sync_wanted: 0,
             compaction_wanted: false,
             compaction_fault: None,
@@ -419,6 +434,7 @@ impl Shared {
             work: Condvar::new(),
             compaction: Condvar::new(),
             progress: Arc::new(Progress::default()),
+            written: Mutex::new(written),
             mark: Mutex::new(log.mark),
             victim: Mutex::new(None),
         }
@@ -450,7 +466,7 @@ impl Shared {
     pub(crate) fn push(
         &self,
         inner: &mut MutexGuard<'_, Inner>,
-        frame: &Unnumbered,
+        frame: Unnumbered<'_>,
         number: Number,
     ) -> Result<u64, StoreError> {
         if let Some(error) = &inner.refuses {
@@ -469,18 +485,6 @@ impl Shared {
         })
     }
 
-    /// To be called after something was appended.
-    pub(crate) fn wake_commit(&self, mut inner: MutexGuard<'_, Inner>) {
-        let wake = inner.wakes_commit();
-        if wake {
-            inner.wake_at_frames = u64::MAX;
-        }
-        drop(inner);
-        if wake {
-            self.work.notify_one();
-        }
-    }
-
     pub(crate) fn consider_compaction(&self, inner: &mut Inner) {
         if self.config.compaction == Compaction::Background
             && !inner.compaction_wanted
@@ -493,14 +497,20 @@ impl Shared {
 
     /// Appends records, all of them or none. The ticket is that of the last, its number that of the first event.
     pub(crate) fn append<'a>(&self, records: impl Iterator<Item = &'a [Event]>) -> Ticket {
-        let frames: Vec<Unnumbered> = records
-            .map(|record| {
-                let capacity = record.iter().map(event_bytes_guess).sum();
-                Unnumbered::record(self.salt, capacity, |out| {
-                    record.iter().for_each(|event| format::write_event(event, out));
-                })
-            })
-            .collect();
+        thread_local!(static FRAMES: RefCell<Frames> = RefCell::default());
+        let mut frames = FRAMES.take();
+        for record in records {
+            frames.add_record(self.salt, |out| {
+                record.iter().for_each(|event| format::write_event(event, out));
+            });
+        }
+        let ticket = self.append_frames(&frames);
+        frames.clear(FRAMES_BYTES_KEPT);
+        FRAMES.set(frames);
+        ticket
+    }
+
+    fn append_frames(&self, frames: &Frames) -> Ticket {
         let mut inner = self.inner.lock();
         let first = inner.tail.next_number;
         let live_before = inner.state.live_bytes();
@@ -508,7 +518,7 @@ impl Shared {
         if let Err(error) = inner.tail.has_room(frame_bytes(), &self.config) {
             return Ticket::resolved(0, Err(inner.refuses.clone().unwrap_or(error)));
         }
-        for frame in &frames {
+        for frame in frames.iter() {
             let number = inner.tail.next_number;
             match self.push(&mut inner, frame, number) {
                 Ok(count) => inner.tail.next_number = number.saturating_add(count),
@@ -519,7 +529,7 @@ impl Shared {
         if inner.state.live_bytes() < live_before {
             self.consider_compaction(&mut inner);
         }
-        self.wake_commit(inner);
+        self.have_written(inner);
         Ticket::on(&self.progress, self.acknowledged_at(), sequence, first)
     }
 
@@ -532,11 +542,14 @@ impl Shared {
     }
 
     fn append_copies(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), StoreError> {
-        let frame = Unnumbered::copies(self.salt, EVENT_BYTES_GUESS, write);
+        let mut frames = Frames::default();
+        frames.add_copies(self.salt, write);
         let mut inner = self.inner.lock();
         let next_number = inner.tail.next_number;
-        self.push(&mut inner, &frame, next_number)?;
-        self.wake_commit(inner);
+        for frame in frames.iter() {
+            self.push(&mut inner, frame, next_number)?;
+        }
+        self.have_written(inner);
         Ok(())
     }
 
@@ -564,17 +577,6 @@ impl Shared {
         let file = inner.segments.get(&place.frame.segment).map(|segment| Arc::clone(&segment.file));
         drop(inner);
         read::event(&*self.disk, self.salt, place, unwritten, file.as_deref(), take).map(Some)
-    }
-}
-
-fn event_bytes_guess(event: &Event) -> usize {
-    match event {
-        Event::Published(published) => {
-            EVENT_BYTES_GUESS + published.message.payload.len() + published.recipients.len() * 32
-        }
-        Event::SinkAppended { record, .. } => EVENT_BYTES_GUESS + record.len(),
-        Event::KeySet { value, .. } => EVENT_BYTES_GUESS + value.len(),
-        _ => EVENT_BYTES_GUESS,
     }
 }
 

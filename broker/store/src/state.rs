@@ -95,8 +95,56 @@ pub(crate) struct State {
     keys: BTreeMap<Arc<str>, BTreeMap<Bytes, Item>>,
     /// Messages that wait or are under way, once per receiver.
     queued: u64,
-    /// What a log of nothing but live events would take, without messages.
-    live_bytes: u64,
+    /// What of the log is live, but for messages.
+    live: Live,
+}
+
+/// What of a log is live.
+#[derive(Debug, Default)]
+struct Live {
+    /// What a log of nothing else would take.
+    bytes: u64,
+    /// How many things stand in each segment, from the first that has any.
+    things: VecDeque<u32>,
+    first: u32,
+}
+
+impl Live {
+    fn add(&mut self, item: Item) {
+        self.bytes += item.live_bytes();
+        let segment = item.place.frame.segment;
+        if self.things.is_empty() {
+            self.first = segment;
+        }
+        while segment < self.first {
+            self.things.push_front(0);
+            self.first -= 1;
+        }
+        let at = (segment - self.first) as usize;
+        if at >= self.things.len() {
+            self.things.resize(at + 1, 0);
+        }
+        if let Some(things) = self.things.get_mut(at) {
+            *things += 1;
+        }
+    }
+
+    fn remove(&mut self, item: Item) {
+        self.bytes -= item.live_bytes();
+        let at = item.place.frame.segment.checked_sub(self.first);
+        if let Some(things) = at.and_then(|at| self.things.get_mut(at as usize)) {
+            *things = things.saturating_sub(1);
+        }
+        while self.things.len() > 1 && self.things.front() == Some(&0) {
+            self.things.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn is_any_in(&self, segment: u32) -> bool {
+        let at = segment.checked_sub(self.first);
+        at.and_then(|at| self.things.get(at as usize)).is_some_and(|things| *things > 0)
+    }
 }
 
 impl State {
@@ -276,8 +324,8 @@ impl State {
     }
 
     fn count(&mut self, now: Option<Item>, before: Option<Item>) {
-        self.live_bytes += now.map_or(0, Item::live_bytes);
-        self.live_bytes -= before.map_or(0, Item::live_bytes);
+        now.into_iter().for_each(|item| self.live.add(item));
+        before.into_iter().for_each(|item| self.live.remove(item));
     }
 }
 
@@ -369,7 +417,12 @@ impl State {
 impl State {
     /// What a log of nothing but live events would take at most.
     pub(crate) fn live_bytes(&self) -> u64 {
-        self.live_bytes + self.messages.live_bytes
+        self.live.bytes + self.messages.live.bytes
+    }
+
+    /// Whether anything in a segment is live.
+    pub(crate) fn is_any_live_in(&self, segment: u32) -> bool {
+        self.live.is_any_in(segment) || self.messages.live.is_any_in(segment)
     }
 
     pub(crate) fn queued(&self) -> u64 {
@@ -517,13 +570,13 @@ struct Messages {
     slots: Vec<MessageSlot>,
     /// The first free slot plus 1; 0 is none.
     free: u32,
-    live_bytes: u64,
+    live: Live,
 }
 
 impl Messages {
     /// Finds room for a message. It has one reference, that of the caller.
     fn hold(&mut self, item: Item) -> Result<u32, Malformed> {
-        self.live_bytes += item.live_bytes();
+        self.live.add(item);
         let held = MessageSlot { item, references: 1 };
         if let Some(index) = self.free.checked_sub(1)
             && let Some(slot) = self.slots.get_mut(index as usize)
@@ -548,7 +601,7 @@ impl Messages {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         slot.references = slot.references.saturating_sub(1);
         if slot.references == 0 {
-            self.live_bytes -= slot.item.live_bytes();
+            self.live.remove(slot.item);
             slot.item.event_bytes = self.free;
             self.free = index + 1;
         }

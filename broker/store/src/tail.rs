@@ -30,6 +30,13 @@ pub(crate) struct Chunk {
     pub(crate) begins: Option<Header>,
 }
 
+impl Chunk {
+    /// Where it ends in the segment.
+    pub(crate) fn end(&self) -> u32 {
+        self.start.saturating_add(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX))
+    }
+}
+
 /// The end of the log.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -98,7 +105,7 @@ impl Tail {
     /// It is too large, or too much waits to be written.
     pub(crate) fn push(
         &mut self,
-        frame: &Unnumbered,
+        frame: Unnumbered<'_>,
         number: Number,
         config: &Config,
     ) -> Result<FramePlace, StoreError> {
@@ -154,8 +161,21 @@ impl Tail {
         self.chunks.front().map(|chunk| (chunk.frames, self.chunks.len() > 1))
     }
 
-    /// Takes the chunk in front. It can be read until [`Tail::written`].
+    /// Whether somebody has taken a chunk and writes it.
+    pub(crate) fn is_being_written(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Takes the chunk in front. It can be read until [`Tail::written`]; until then nobody else takes one.
     pub(crate) fn take(&mut self) -> Option<Arc<Chunk>> {
+        self.take_if(|_| true)
+    }
+
+    /// As [`Tail::take`], for one that is as is wanted.
+    pub(crate) fn take_if(&mut self, is_wanted: impl FnOnce(&Chunk) -> bool) -> Option<Arc<Chunk>> {
+        if self.is_being_written() || !self.chunks.front().is_some_and(is_wanted) {
+            return None;
+        }
         let chunk = Arc::new(self.chunks.pop_front()?);
         self.writing = Some(Arc::clone(&chunk));
         Some(chunk)

@@ -11,10 +11,11 @@ use support::{records_before, small, snapshot, twin, words};
 use weirmq_store::{Config, Durability, Event, LogStore, Store, StoreError};
 
 /// Does what can be done while the disk fails. How many records were acknowledged, and what failed.
-fn work(disk: &SimDisk, records: &[Vec<Event>]) -> (usize, Option<StoreError>) {
+fn work(disk: &SimDisk, records: &[Vec<Event>], durability: Durability) -> (usize, Option<StoreError>) {
     let mut acknowledged = 0;
     let mut failed = None;
-    let Ok(store) = LogStore::open_on(Arc::new(disk.clone()), small()) else { return (0, None) };
+    let config = Config { durability, ..small() };
+    let Ok(store) = LogStore::open_on(Arc::new(disk.clone()), config) else { return (0, None) };
     for (index, record) in records.iter().enumerate() {
         match store.append(record).wait() {
             Ok(()) => {
@@ -53,16 +54,23 @@ fn check(disk: &SimDisk, records: &[Vec<Event>], acknowledged: usize, what: &str
 }
 
 fn fail_every(until: impl Fn(usize) -> usize, kind: ErrorKind) {
+    // In one the commit thread writes, in the other whoever appends.
+    for durability in [Durability::Fsync, Durability::Os] {
+        fail_every_with(durability, &until, kind);
+    }
+}
+
+fn fail_every_with(durability: Durability, until: impl Fn(usize) -> usize, kind: ErrorKind) {
     let records = words::records(60, 5);
     let mut poisoned = 0;
     for from in 1.. {
         let disk = SimDisk::default();
         disk.fail(Some(Fail { from, until: until(from), kind }));
-        let (acknowledged, failed) = work(&disk, &records);
+        let (acknowledged, failed) = work(&disk, &records, durability);
         poisoned += usize::from(failed.is_some());
         let all = disk.calls() < from;
         disk.fail(None);
-        check(&disk, &records, acknowledged, &format!("call {from}"));
+        check(&disk, &records, acknowledged, &format!("{durability:?}, call {from}"));
         if all {
             assert_eq!(acknowledged, records.len());
             break;
@@ -85,12 +93,12 @@ fn from_whichever_call_on_all_fail_nothing_acknowledged_is_lost() {
 fn a_disk_that_is_full_at_any_byte_stops_acknowledgements_and_comes_back() {
     let records = words::records(60, 6);
     let whole = SimDisk::default();
-    work(&whole, &records);
+    work(&whole, &records, Durability::Fsync);
     let mut full = 0;
     for space in (0..whole.bytes() + 4096).step_by(61) {
         let disk = SimDisk::default();
         disk.space(Some(space));
-        let (acknowledged, failed) = work(&disk, &records);
+        let (acknowledged, failed) = work(&disk, &records, Durability::Fsync);
         if let Some(error) = failed {
             assert!(error.is_full(), "{error}");
             full += 1;

@@ -139,6 +139,12 @@ impl Broker {
         state.ends_at = None;
         state.restored = false;
         self.note_opening(session, &mut state, now, batch);
+        if state.kept
+            && let Some(ledger) = batch.ledger()
+        {
+            // Packet identifiers go on as what was noted of them last says: first that is kept.
+            ledger.wait_for_promised(state.promised.as_ref());
+        }
         if batch.is_awaited() {
             live.outbox.hold();
         }
@@ -380,7 +386,7 @@ impl Broker {
             let batch = broker.batch();
             let origin = Origin::Client { identity, authorized };
             // The outcome is counted and logged on the way; a will has nobody to answer.
-            let (_, mut batch) = publish::publish(broker, origin, message, plan, now, batch).await;
+            let (_, mut batch) = publish::publish(broker, origin, message, plan, &mut None, now, batch).await;
             let state = session.lock();
             if let Some(ledger) = batch.ledger().filter(|_| state.kept) {
                 // In one record with the message: neither is the will lost, nor does it come twice.

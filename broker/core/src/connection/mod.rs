@@ -303,7 +303,7 @@ impl Connection {
     pub fn handle_room(&mut self, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
-        self.with_live(&session, |broker, outbound, live, batch| {
+        self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
             outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
         });
         self.replay_retained(now);
@@ -618,15 +618,21 @@ impl Connection {
     fn with_live<R>(
         &mut self,
         session: &Session,
-        act: impl FnOnce(&Broker, &mut crate::outbound::Outbound, &mut crate::session::Live, &mut Batch) -> R,
+        act: impl FnOnce(&Broker, Ways<'_>, &mut crate::session::Live, &mut Batch) -> R,
     ) -> Option<R> {
         let mut state = session.lock();
-        let crate::session::State { outbound, live, .. } = &mut *state;
+        let crate::session::State { outbound, live, promised, .. } = &mut *state;
         let live = live.as_mut().filter(|live| live.connection == self.number)?;
-        let outcome = act(&self.broker, outbound, live, &mut self.batch);
-        session.set_holds(outbound.is_holding());
+        let outcome = act(&self.broker, Ways { outbound, promised }, live, &mut self.batch);
+        session.set_holds(state.outbound.is_holding());
         Some(outcome)
     }
+}
+
+/// What a connection changes of its session while it handles packets.
+struct Ways<'a> {
+    outbound: &'a mut crate::outbound::Outbound,
+    promised: &'a mut Option<Arc<crate::durable::slot::Hold>>,
 }
 
 /// Whether a connection that ends with `code` ends because of what the peer has sent.

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 
 use weirmq_wire::{ConnAck, Packet, PacketId, PacketType, ReasonCode, Version};
 
-use super::{Connection, Phase};
+use super::{Connection, Phase, Ways};
 use crate::broker::Ending;
-use crate::durable::slot::Held;
+use crate::durable::slot::{Held, Hold};
 use crate::durable::{Journal, NotKept, Position, Waiter};
 use crate::time::Now;
 use crate::topic::Subscribable;
@@ -39,6 +39,8 @@ enum After {
 /// What a connection owes.
 pub(super) struct Owed {
     queue: VecDeque<(After, Owe)>,
+    /// What others have noted, and must be recorded and kept before any of it is given.
+    before: Vec<Arc<Hold>>,
     /// How many PUBACK are in it: their messages count against Receive Maximum.
     pubacks: usize,
     answers: Watch,
@@ -93,13 +95,6 @@ impl Connection {
         self.batch.is_awaited() || self.owes() > 0
     }
 
-    /// Whatever was recorded so far, by whomever, is to be kept before the next answer.
-    pub(super) fn wait_for_all_before(&mut self) {
-        if let (Some(keeper), Some(ledger)) = (self.broker.keeper(), self.batch.ledger()) {
-            ledger.wait_for(Ok(keeper.journal().position()));
-        }
-    }
-
     /// Has an answer wait.
     pub(super) fn owe(&mut self, owe: Owe) {
         let Some(owed) = self.owed_or_begin() else { return };
@@ -111,7 +106,7 @@ impl Connection {
         if self.owed.is_none() {
             let journal = self.broker.keeper()?.journal();
             let (answers, messages) = (Watch::new(journal), Watch::new(journal));
-            let owed = Owed { queue: VecDeque::new(), pubacks: 0, answers, messages };
+            let owed = Owed { queue: VecDeque::new(), before: Vec::new(), pubacks: 0, answers, messages };
             self.owed = Some(Box::new(owed));
         }
         self.owed.as_deref_mut()
@@ -121,6 +116,9 @@ impl Connection {
     pub(super) fn settle_owed(&mut self) {
         let awaited = self.batch.take_awaited();
         let Some(owed) = &mut self.owed else { return };
+        if let Some(ledger) = self.batch.noted() {
+            owed.before.append(&mut ledger.take_awaited_of_others());
+        }
         let first_new = owed.queue.iter().rposition(|(after, _)| !matches!(after, After::Unrecorded));
         let before = first_new.and_then(|place| match owed.queue.get(place) {
             Some((After::Position(position), _)) => Some(*position),
@@ -160,6 +158,20 @@ impl Connection {
 
     fn poll_answers(&mut self, context: &mut Context<'_>, now: Now) -> Poll<()> {
         while let Some(owed) = &mut self.owed {
+            if let Some(hold) = owed.before.last() {
+                match hold.state() {
+                    Held::Unrecorded => {
+                        hold.wake(context.waker());
+                        return Poll::Pending;
+                    }
+                    // That it is not kept is said to those whose answers stand behind it in the log.
+                    Held::At(position) if owed.answers.poll(position, context).is_pending() => {
+                        return Poll::Pending;
+                    }
+                    Held::At(_) | Held::Lost => drop(owed.before.pop()),
+                }
+                continue;
+            }
             let outcome = match owed.queue.front() {
                 None => return Poll::Ready(()),
                 Some((After::Unrecorded, _)) => return Poll::Pending,
@@ -289,7 +301,7 @@ impl Connection {
                     }
                 }
             };
-            let released = self.with_live(&session, |broker, outbound, live, batch| {
+            let released = self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
                 let on_drop = &mut |reason| broker.dropped(Some(&session), reason);
                 outbound.release(outcome, live, on_drop);
                 outbound.pump(live, now.at, batch, on_drop);

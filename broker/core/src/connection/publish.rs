@@ -7,7 +7,7 @@ use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Ve
 
 use super::owed::Owe;
 use super::topics::{Kind, Unknown};
-use super::{Connection, Open, Phase, Resolved};
+use super::{Connection, Open, Phase, Resolved, Ways};
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
@@ -18,7 +18,7 @@ use crate::message::{Message, Publisher, QoS};
 use crate::outbound::{AfterPubRec, Outbound};
 use crate::outbox::COPIED_BYTES_MAX;
 use crate::plan::Plan;
-use crate::publish::{self, Origin, Outcome};
+use crate::publish::{self, Origin, Outcome, Taken, Taking};
 use crate::session::{self, Live};
 use crate::time::Now;
 use crate::topic::TopicName;
@@ -48,6 +48,8 @@ pub(super) struct Published {
     packet_id: Option<PacketId>,
     outcome: Outcome,
     batch: Option<Batch>,
+    /// Its packet identifier, at QoS 2.
+    taking: Option<Taking>,
     /// What the authorize chain has said, to be remembered.
     learnt: Option<(TopicName, Kind, Result<(), ReasonCode>)>,
 }
@@ -84,11 +86,13 @@ impl Connection {
                 let mut state = open.session.lock();
                 let before =
                     state.unreleased.get_mut(&id).map(|connection| std::mem::replace(connection, number));
-                drop(state);
                 if let Some(before) = before {
                     // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
                     open.taken += usize::from(before != number);
-                    self.wait_for_all_before();
+                    if let Some(ledger) = self.batch.ledger() {
+                        ledger.wait_for_promised(state.promised.as_ref());
+                    }
+                    drop(state);
                     return self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
                 }
             }
@@ -104,7 +108,8 @@ impl Connection {
             Err(Unknown::Refused(reason)) => {
                 let outcome = Err(Denial::new(ReasonCode::TopicNameInvalid, reason));
                 self.broker.dropped(None, DropReason::Invalid);
-                return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
+                let (batch, taking, learnt) = (None, None, None);
+                return self.published(Published { qos, packet_id, outcome, batch, taking, learnt }, now);
             }
         };
         let kind = Kind::of(qos, retain);
@@ -122,11 +127,15 @@ impl Connection {
         if let Some(Err(code)) = verdict {
             self.broker.dropped(None, DropReason::Denied);
             let outcome = Err(Denial::new(code, "denied before"));
-            return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
+            let (batch, taking, learnt) = (None, None, None);
+            return self.published(Published { qos, packet_id, outcome, batch, taking, learnt }, now);
         }
+        let number = self.number;
+        let mut taking =
+            packet_id.filter(|_| qos == QoS::ExactlyOnce).map(|id| Taking::new(&open.session, id, number));
         let message = Arc::new(open.message(&self.broker, &plan, publish, now));
         if verdict.is_some() && plan.transforms.is_empty() {
-            return self.publish_at_once(message, &plan, packet_id, now);
+            return self.publish_at_once(message, &plan, packet_id, taking, now);
         }
         let broker = Arc::clone(&self.broker);
         let identity = Arc::clone(&open.identity);
@@ -143,27 +152,52 @@ impl Connection {
                         broker.dropped(None, DropReason::Denied);
                         learnt = Some((plan.topic.clone(), kind, Err(denial.code)));
                         let (outcome, batch) = (Err(denial), Some(batch));
-                        return Resolved::Published(Published { qos, packet_id, outcome, batch, learnt });
+                        return Resolved::Published(Published {
+                            qos,
+                            packet_id,
+                            outcome,
+                            batch,
+                            taking,
+                            learnt,
+                        });
                     }
                 }
             }
             let origin = Origin::Client { identity, authorized: true };
-            let (outcome, batch) = publish::publish(broker, origin, message, plan, now, batch).await;
-            Resolved::Published(Published { qos, packet_id, outcome, batch: Some(batch), learnt })
+            let (outcome, batch) =
+                publish::publish(broker, origin, message, plan, &mut taking, now, batch).await;
+            Resolved::Published(Published { qos, packet_id, outcome, batch: Some(batch), taking, learnt })
         };
         self.ask(Box::pin(question), now);
     }
 
     /// Publishes a message that nobody is asked about; what rules publish because of it may take longer.
-    fn publish_at_once(&mut self, message: Arc<Message>, plan: &Plan, packet_id: Option<PacketId>, now: Now) {
+    fn publish_at_once(
+        &mut self,
+        message: Arc<Message>,
+        plan: &Plan,
+        packet_id: Option<PacketId>,
+        mut taking: Option<Taking>,
+        now: Now,
+    ) {
         let qos = message.qos;
         if plan.is_plain() {
-            let routed = publish::route(&self.broker, &message, plan, now, &mut self.batch);
-            let outcome = routed.map(|(matched, _)| matched);
-            return self.published(Published { qos, packet_id, outcome, batch: None, learnt: None }, now);
+            let may_go = taking.as_mut().is_none_or(|taking| taking.take(&mut self.batch));
+            let outcome = if may_go {
+                let routed = publish::route(&self.broker, &message, plan, now, &mut self.batch);
+                routed.map(|(matched, _)| matched)
+            } else {
+                Ok(0)
+            };
+            let (batch, learnt) = (None, None);
+            return self.published(Published { qos, packet_id, outcome, batch, taking, learnt }, now);
         }
         // What the message and its rules leave to be kept is kept together.
         let mut batch = self.batch.another();
+        if taking.as_mut().is_some_and(|taking| !taking.take(&mut batch)) {
+            let (outcome, batch, learnt) = (Ok(0), None, None);
+            return self.published(Published { qos, packet_id, outcome, batch, taking, learnt }, now);
+        }
         let (outcome, actions) = match publish::route(&self.broker, &message, plan, now, &mut batch) {
             Ok((matched, actions)) => (Ok(matched), actions),
             Err(denial) => (Err(denial), None),
@@ -171,22 +205,22 @@ impl Connection {
         let Actions { publish: drafts, records } = actions.unwrap_or_default();
         publish::submit(&self.broker, records, &mut batch);
         if drafts.is_empty() {
-            let batch = Some(batch);
-            return self.published(Published { qos, packet_id, outcome, batch, learnt: None }, now);
+            let (batch, learnt) = (Some(batch), None);
+            return self.published(Published { qos, packet_id, outcome, batch, taking, learnt }, now);
         }
         let broker = Arc::clone(&self.broker);
         // A QoS 0 message is not lost if the connection ends now: it has gone its way.
         self.asked = Some(qos).filter(|qos| *qos > QoS::AtMostOnce);
         let question = async move {
             let batch = Some(publish::publish_more(broker, message, drafts, now, batch).await);
-            Resolved::Published(Published { qos, packet_id, outcome, batch, learnt: None })
+            Resolved::Published(Published { qos, packet_id, outcome, batch, taking, learnt: None })
         };
         self.ask(Box::pin(question), now);
     }
 
     /// Acknowledges a PUBLISH as its outcome says.
     pub(super) fn published(&mut self, published: Published, now: Now) {
-        let Published { qos, packet_id, outcome, batch, learnt } = published;
+        let Published { qos, packet_id, outcome, batch, taking, learnt } = published;
         self.asked = None;
         if let Some(batch) = batch {
             self.batch.append(batch);
@@ -206,23 +240,26 @@ impl Connection {
         };
         // MQTT 3.1.1 cannot refuse: what is not taken is acknowledged like the rest [MQTT-3.3.5-2 of 3.1.1].
         let taken = version == Version::V311 || !code.is_error();
-        if qos == QoS::ExactlyOnce && taken {
-            // Also where another connection has taken the session over meanwhile: there the client sends it
-            // again, and it must not be taken twice.
-            let mut state = open.session.lock();
-            let mine = state.unreleased.insert(id, self.number) == Some(self.number);
-            open.taken += usize::from(!mine);
-            if state.kept
-                && let Some(ledger) = self.batch.ledger()
-            {
-                let client = Arc::clone(&open.session.client_id);
-                let taken = Event::Taken { from: Sender { client, packet_id: id } };
-                ledger.about(&open.session, taken, true);
+        match taking {
+            Some(mut taking) if taken => {
+                // Also where nobody was to have it: the client releases the identifier.
+                taking.take(&mut self.batch);
+                let mut state = open.session.lock();
+                if state.live_as(self.number).is_none() {
+                    // Another connection goes on with the identifier.
+                    drop(state);
+                    return self.close(None, "another connection took the session over", now);
+                }
+                if taking.state == Taken::Elsewhere {
+                    state.unreleased.insert(id, self.number);
+                    if let Some(ledger) = self.batch.ledger() {
+                        ledger.wait_for_promised(state.promised.as_ref());
+                    }
+                }
+                open.taken += 1;
             }
-            if state.live_as(self.number).is_none() {
-                drop(state);
-                return self.close(None, "another connection took the session over", now);
-            }
+            Some(taking) => taking.give_back(&mut self.batch),
+            None => {}
         }
         self.acknowledge(kind, id, code);
         // The next PUBLISH is a record of its own.
@@ -248,10 +285,14 @@ impl Connection {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         let id = ack.packet_id;
-        let after = self.with_live(&session, |broker, outbound, live, batch| {
+        let after = self.with_live(&session, |broker, Ways { outbound, promised }, live, batch| {
             let after = outbound.pubrec(live, id, ack.code, batch);
-            if after == AfterPubRec::Done {
-                outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+            match (after, batch.noted()) {
+                (AfterPubRec::Done, _) => {
+                    outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
+                }
+                (AfterPubRec::Release, Some(ledger)) => ledger.promise(promised),
+                _ => {}
             }
             after
         });
@@ -271,6 +312,10 @@ impl Connection {
     pub(super) fn pubrel(&mut self, ack: &Ack) {
         let Phase::Open(open) = &mut self.phase else { return };
         let mut state = open.session.lock();
+        if state.live_as(self.number).is_none() {
+            // The client may have given the identifier to another message by now, on another connection.
+            return;
+        }
         let was_there = state.unreleased.remove(&ack.packet_id);
         open.taken -= usize::from(was_there == Some(self.number));
         if state.kept
@@ -280,6 +325,7 @@ impl Connection {
             let client = Arc::clone(&open.session.client_id);
             let freed = Event::Freed { from: Sender { client, packet_id: ack.packet_id } };
             ledger.about(&open.session, freed, true);
+            ledger.promise(&mut state.promised);
         }
         drop(state);
         let code =
@@ -300,7 +346,7 @@ impl Connection {
     ) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
-        let replays = self.with_live(&session, |broker, outbound, live, batch| {
+        let replays = self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
             if end(outbound, live, id, batch) {
                 outbound.pump(live, now.at, batch, &mut |reason| broker.dropped(Some(&session), reason));
             }

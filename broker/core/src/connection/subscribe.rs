@@ -10,7 +10,7 @@ use weirmq_wire::{
 };
 
 use super::owed::Owe;
-use super::{Connection, Phase, Resolved};
+use super::{Connection, Phase, Resolved, Ways};
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
@@ -18,7 +18,7 @@ use crate::counters::{DropReason, Limit};
 use crate::hook::{Action, Chains, HookPoint, Identity};
 use crate::keeping::Keeping;
 use crate::message::{Message, QoS};
-use crate::outbound::{NextReplay, Outbound, Parcel, Replay};
+use crate::outbound::{NextReplay, Parcel, Replay};
 use crate::plan::Grant;
 use crate::publish;
 use crate::session::{Live, Session};
@@ -172,7 +172,7 @@ impl Connection {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         loop {
-            let next = self.with_live(&session, |_, outbound, live, _| outbound.next_replay(live, now.at));
+            let next = self.with_live(&session, |_, ways, live, _| ways.outbound.next_replay(live, now.at));
             match next {
                 None | Some(NextReplay::Wait) => return,
                 Some(NextReplay::Find { filter, no_local }) => {
@@ -180,7 +180,7 @@ impl Connection {
                     if no_local {
                         found.retain(|message| message.publisher.client_id() != Some(&session.client_id));
                     }
-                    self.with_live(&session, |_, outbound, _, _| outbound.found(&filter, found));
+                    self.with_live(&session, |_, ways, _, _| ways.outbound.found(&filter, found));
                 }
                 Some(NextReplay::Send(message, grant)) => self.replay_one(&session, message, grant, now),
             }
@@ -206,8 +206,8 @@ impl Connection {
             let parcel =
                 Parcel { qos, retain: true, identifiers: grant.identifiers, slot, message: delivered };
             recorded = parcel.slot.is_some().then(|| parcel.clone());
-            let replay = |_: &Broker, outbound: &mut Outbound, live: &mut Live, batch: &mut Batch| {
-                outbound.replay(live, parcel, now.at, batch)
+            let replay = |_: &Broker, ways: Ways<'_>, live: &mut Live, batch: &mut Batch| {
+                ways.outbound.replay(live, parcel, now.at, batch)
             };
             self.with_live(session, replay).unwrap_or(Err(DropReason::NoReceiverOnline))
         });

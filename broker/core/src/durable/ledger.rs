@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::event::{Event, Number, PacketId, Published, Recipient, RetainChange, Stage, StoredMessage};
 use super::keeper::{Keeper, Kept};
 use super::keys::{Changes, Taken};
-use super::slot::{Hold, Holds, MarkKind, Remark, Slot};
+use super::slot::{Held, Hold, Holds, MarkKind, Remark, Slot};
 use super::{NotKept, Position, Receipt, Records};
 use crate::outbox::Outbox;
 use crate::session::Session;
@@ -68,6 +68,8 @@ pub(crate) struct Ledger {
     taken: Vec<(Arc<Changes>, Taken)>,
     /// What was recorded and is to be waited for.
     awaited: Option<Result<Position, NotKept>>,
+    /// What others have noted and not recorded yet, and is to be waited for.
+    awaited_of_others: Vec<Arc<Hold>>,
     /// For messages that must not be sent before those marks are recorded.
     holds: Holds,
     /// Those of batches that were taken over, and of what was said too early of messages that are recorded now.
@@ -89,6 +91,7 @@ impl Ledger {
             is_changing: false,
             taken: Vec::new(),
             awaited: None,
+            awaited_of_others: Vec::new(),
             holds: Holds::default(),
             more_holds: Vec::new(),
             records: Records::default(),
@@ -158,7 +161,32 @@ impl Ledger {
 
     /// Whether nothing may be promised before what is noted, or was recorded, is kept.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.is_awaited || self.awaited.is_some()
+        self.is_awaited || self.awaited.is_some() || !self.awaited_of_others.is_empty()
+    }
+
+    /// Leaves in a session's `promised` what its next connection has to wait for: what is noted of it now.
+    pub(crate) fn promise(&mut self, promised: &mut Option<Arc<Hold>>) {
+        let hold = self.holds.shared();
+        if !promised.as_ref().is_some_and(|before| Arc::ptr_eq(before, hold)) {
+            *promised = Some(Arc::clone(hold));
+        }
+    }
+
+    /// Has everybody wait for what was promised to a session, on whichever connection.
+    pub(crate) fn wait_for_promised(&mut self, promised: Option<&Arc<Hold>>) {
+        let Some(hold) = promised else { return };
+        match hold.state() {
+            Held::At(position) => self.wait_for(Ok(position)),
+            Held::Unrecorded if Arc::ptr_eq(hold, self.holds.shared()) => {}
+            Held::Unrecorded => self.awaited_of_others.push(Arc::clone(hold)),
+            // It was refused: whoever asked was told so, and asks again.
+            Held::Lost => {}
+        }
+    }
+
+    /// What others have not recorded yet and is to be waited for, of all that was asked for since this was asked last.
+    pub(crate) fn take_awaited_of_others(&mut self) -> Vec<Arc<Hold>> {
+        std::mem::take(&mut self.awaited_of_others)
     }
 
     /// Has everybody wait for what was recorded elsewhere too.
@@ -187,6 +215,7 @@ impl Ledger {
         if let Some(awaited) = other.awaited.take() {
             self.wait_for(awaited);
         }
+        self.awaited_of_others.append(&mut other.awaited_of_others);
         self.more_holds.push(std::mem::take(&mut other.holds));
         self.more_holds.append(&mut other.more_holds);
     }
@@ -194,7 +223,8 @@ impl Ledger {
     /// Records what is noted.
     pub(crate) fn commit(&mut self) {
         if self.entries.is_empty() && self.marks.is_empty() {
-            return;
+            // What was to be said of messages that were never recorded.
+            return self.holds.let_go(Some(self.keeper.journal().position()));
         }
         self.end_record();
         let keeper = Arc::clone(&self.keeper);

@@ -195,7 +195,12 @@ impl Holds {
         if !self.held_for.last().is_some_and(|last| Arc::ptr_eq(last, outbox)) {
             self.held_for.push(Arc::clone(outbox));
         }
-        Arc::clone(self.hold.get_or_insert_default())
+        Arc::clone(self.shared())
+    }
+
+    /// What is let go with the rest, for who sees to being woken.
+    pub(super) fn shared(&mut self) -> &Arc<Hold> {
+        self.hold.get_or_insert_default()
     }
 
     /// What they wait for is recorded at `position`, or was not taken.

@@ -208,6 +208,7 @@ impl Load {
                 }
             }
             had += came;
+            self.hold_turns(address);
             rest_unless(came);
         }
     }
@@ -223,6 +224,27 @@ impl Load {
             let came = came.sum();
             rest_unless(came);
         }
+    }
+
+    /// Nobody has had anything out of its turn. Where somebody has, what still comes and what is kept is said too.
+    fn hold_turns(&mut self, address: SocketAddr) {
+        if self.subscribers.iter().all(|subscriber| subscriber.fault.is_empty()) {
+            return;
+        }
+        let until = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < until {
+            for session in
+                self.subscribers.iter_mut().map(Client::session).filter(|session| session.is_away())
+            {
+                session.connect(address);
+            }
+            let mut dice = self.dice.fork();
+            rest_unless(self.subscribers.iter_mut().map(|subscriber| subscriber.step(&mut dice)).sum());
+        }
+        let export = String::from_utf8(self.place.command(&["store", "export"]).stdout).unwrap();
+        let about: Vec<&str> = export.lines().filter(|line| line.contains("/2\"")).collect();
+        let faults: Vec<_> = self.subscribers.iter().map(|subscriber| &subscriber.fault).collect();
+        panic!("{faults:#?}\nin the store: {about:#?}");
     }
 
     /// What is retained is of the last retained message that was acknowledged, or of a later one.
@@ -248,6 +270,7 @@ impl Load {
             assert!(Instant::now() < deadline, "{missing}");
             let mut dice = self.dice.fork();
             rest_unless(self.clients().map(|client| client.step(&mut dice)).sum());
+            self.hold_turns(broker.address);
         }
         self.hold_repetitions();
         self.look_at_retained(broker.address);

@@ -159,6 +159,11 @@ impl Session {
         self.connect.client_id.as_str()
     }
 
+    /// How many connections it has had.
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// Connects, also where it is connected already.
     pub(super) fn connect(&mut self, address: SocketAddr) {
         self.link = Some(Link::open(address, &self.connect));
