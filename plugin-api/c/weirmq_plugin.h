@@ -1,4 +1,4 @@
-/* The interface of native WeirMQ plugins, version 1.0. C99, and nothing but three standard headers.
+/* The interface of native WeirMQ plugins, version 1.1. C99, and nothing but three standard headers.
  *
  * A native plugin is a shared library that exports one table, `weirmq_plugin_v1`. It is trusted like the
  * broker itself: it runs in the broker's process, nothing stops it, and when it crashes the broker crashes.
@@ -35,7 +35,8 @@
  *
  * Versions. The number after `v` in the table's name is the major version; a broker of another major version does
  * not load the plugin. Within a major version no structure changes but `weirmq_plugin` and `weirmq_host`, which
- * grow at their ends, and a newer broker loads an older plugin.
+ * grow at their ends, and a newer broker loads an older plugin. What has come since 1.0 says so:
+ *   1.1  the hook point store-backend: weirmq_change, `value`, `entry`, `full`, `backend_...`
  */
 #ifndef WEIRMQ_PLUGIN_H
 #define WEIRMQ_PLUGIN_H
@@ -49,7 +50,7 @@ extern "C" {
 #endif
 
 #define WEIRMQ_ABI_MAJOR 1
-#define WEIRMQ_ABI_MINOR 0
+#define WEIRMQ_ABI_MINOR 1
 #define WEIRMQ_ABI (((uint32_t)WEIRMQ_ABI_MAJOR << 16) | (uint32_t)WEIRMQ_ABI_MINOR)
 
 #if defined(__GNUC__)
@@ -266,6 +267,12 @@ typedef struct weirmq_event {
     uint8_t version;                 /* connected: WEIRMQ_V3_1_1 or WEIRMQ_V5_0 */
 } weirmq_event;
 
+/* Since 1.1. A change of one key of a store. */
+typedef struct weirmq_change {
+    weirmq_bytes key;
+    weirmq_bytes value;              /* its new value; absent: the key is removed */
+} weirmq_change;
+
 /* ---- What the broker offers ----------------------------------------------------------------------------- */
 
 /* What the broker knows of one plugin. There until the last `destroy` has returned. */
@@ -313,12 +320,22 @@ typedef struct weirmq_host {
     void (*replace)(weirmq_reply *reply, weirmq_bytes payload);
     /* Do not make it durable: who is connected gets it, and nobody later. */
     void (*skip)(weirmq_reply *reply);
-    /* `create` and `health`: not fit to serve, for this reason, which the operator is shown. `after_load`: what was
-     * stored cannot be read, which counts as a failure. */
+    /* `create`, `health` and `backend_open`: not fit to serve, for this reason, which the operator is shown.
+     * `after_load`: what was stored cannot be read, which counts as a failure. `backend_...`: it could not be done. */
     void (*refuse)(weirmq_reply *reply, weirmq_text reason);
     /* `publish_topics` and its like: a filter whose messages the plugin wants to see. May be called
      * several times. */
     void (*want)(weirmq_reply *reply, weirmq_text filter);
+
+    /* Since 1.1: answers of a store backend. */
+
+    /* `backend_get`: what stands under the key; absent where nothing does. */
+    void (*value)(weirmq_reply *reply, weirmq_bytes value);
+    /* `backend_scan`: a key and its value. Called for one after the other, as long as it returns 1; 0 is enough for
+     * this call. */
+    uint8_t (*entry)(weirmq_reply *reply, weirmq_bytes key, weirmq_bytes value);
+    /* `backend_write`: refused because a disk or a quota is full, for this reason. */
+    void (*full)(weirmq_reply *reply, weirmq_text reason);
 } weirmq_host;
 
 /* ---- What a plugin offers ------------------------------------------------------------------------------- */
@@ -382,6 +399,36 @@ typedef struct weirmq_plugin {
     void (*on_event)(void *instance, const weirmq_event *event, const weirmq_host *host);
     /* Again and again, beside the threads that move messages. No answer. */
     void (*on_timer)(void *instance, uint64_t now_unix_ms, const weirmq_host *host);
+
+    /* Since 1.1: store-backend. The plugin keeps all that must outlive the broker: sessions, queues, retained messages,
+     * sink records, what plugins and rules remember. Served where all four functions are there, and used where the
+     * configuration says `[store] backend = "NAME"`.
+     *
+     * It is an ordered map from keys to values, both any bytes. Keys are compared byte by byte, and a shorter one
+     * comes before a longer one that begins with it. A value may be empty, which is not the same as absent. Keys have
+     * up to about 130 KiB, values a little more than the largest message (`packet_bytes_max`).
+     *
+     * The broker makes one instance for it and uses it on one thread, from `create` to `destroy`. It reads everything
+     * once when it starts, holds it in memory and from then on only writes. These functions may take their time, up to
+     * `deadline_ms.store-backend` of the configuration. Where one of them fails or is late, the broker acknowledges
+     * nothing more that it would have to keep, says so, and goes on with what needs no keeping until it is started
+     * again: there is no second try. */
+
+    /* Opens the store: after `create` and `health`, before anything else. `create` must not: it is called also to look at
+     * the plugin while another process uses the store. One process at a time: where another has it open, refuse.
+     * `destroy` closes it. Answers: pass, refuse. */
+    void (*backend_open)(void *instance, const weirmq_host *host, weirmq_reply *reply);
+    /* What stands under a key. Answers: value, refuse. */
+    void (*backend_get)(void *instance, weirmq_bytes key, const weirmq_host *host, weirmq_reply *reply);
+    /* Makes these changes, all or none, also where the process or the machine stops in the middle. No key is in it twice.
+     * Passing promises that they are durable: clients are sent acknowledgements because of it, so do not pass what a
+     * crash can take back. After a refusal they may have been made or not, but wholly. Answers: pass, full, refuse. */
+    void (*backend_write)(void *instance, const weirmq_change *changes, size_t count, const weirmq_host *host,
+                          weirmq_reply *reply);
+    /* The keys that are not less than `from`, in order, with their values: at most `entries_max`, and at least one where
+     * there is one. Nothing where there is none. Answers: entry, refuse. */
+    void (*backend_scan)(void *instance, weirmq_bytes from, size_t entries_max, const weirmq_host *host,
+                         weirmq_reply *reply);
 } weirmq_plugin;
 
 /* The first two members of a weirmq_plugin. */

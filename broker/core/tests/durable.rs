@@ -951,9 +951,10 @@ fn a_will_is_recorded_until_its_message_is_and_gone_with_that_record() {
     let journal = Paper::slow();
     let mut world = with_subscriber(&journal);
     journal.keep_at_once(true);
-    for delay_s in [0, 5] {
+    // At once, later, and in the moment in which the session ends.
+    for (delay_s, expiry_s) in [(0, 100), (5, 100), (5, 5)] {
         let (mortal, _) = world.connect(V5, "mortal", |connect| {
-            (connect.clean_start, connect.session_expiry_interval_s) = (false, Some(100));
+            (connect.clean_start, connect.session_expiry_interval_s) = (true, Some(expiry_s));
             connect.will = will("t", "gone", delay_s);
             connect.will.as_mut().unwrap().qos = QoS::AtLeastOnce;
         });
@@ -971,5 +972,29 @@ fn a_will_is_recorded_until_its_message_is_and_gone_with_that_record() {
         let place = records.iter().position(|record| !published(record).is_empty()).unwrap();
         assert_eq!(wills(&records[place]), [false], "{records:#?}");
         assert!(records[..place].iter().flat_map(|record| wills(record)).all(|there| there), "{records:#?}");
+        let ended = |record: &Vec<Event>| matches!(&record[..], [Event::SessionEnded { client }] if &**client == "mortal");
+        let end = records.iter().position(ended);
+        assert_eq!(end.is_some(), expiry_s == 5, "{records:#?}");
+        assert!(end.is_none_or(|end| end > place), "the end comes behind the will: {records:#?}");
     }
+}
+
+#[test]
+fn who_comes_when_the_time_of_the_session_is_up_finds_none_and_the_will_is_published() {
+    let journal = Paper::slow();
+    let (mut world, mut receiver) = with_receiver(&journal, "t");
+    journal.keep_at_once(true);
+    let mortal = |world: &World, clean_start| {
+        world.connect(V5, "mortal", |connect| {
+            (connect.clean_start, connect.session_expiry_interval_s) = (clean_start, Some(5));
+            connect.will = will("t", "gone", 5);
+        })
+    };
+    let (first, _) = mortal(&world, true);
+    first.cut(&world);
+    world.pass_unnoticed(5.0);
+    let (_second, was_there) = mortal(&world, false);
+    assert!(!was_there, "its time was up");
+    receiver.work(&world);
+    assert!(matches!(receiver.next(), Some(Packet::Publish(publish)) if &*publish.payload == b"gone"));
 }

@@ -217,6 +217,8 @@ pub struct Deadlines {
     pub lifecycle: u32,
     /// A call of the timer. Beside the workers.
     pub timer: u32,
+    /// A call of the store backend. On a thread of its own, for which acknowledgements wait.
+    pub store_backend: u32,
 }
 
 impl Default for Deadlines {
@@ -232,6 +234,7 @@ impl Default for Deadlines {
             persistence: 20,
             lifecycle: 20,
             timer: 1000,
+            store_backend: 10_000,
         }
     }
 }
@@ -252,7 +255,7 @@ impl Deadlines {
         }
     }
 
-    fn all(&self) -> [(&'static str, u32); 10] {
+    fn all(&self) -> [(&'static str, u32); 11] {
         [
             ("init", self.init),
             ("authenticate", self.authenticate),
@@ -264,6 +267,7 @@ impl Deadlines {
             ("persistence", self.persistence),
             ("lifecycle", self.lifecycle),
             ("timer", self.timer),
+            ("store-backend", self.store_backend),
         ]
     }
 }

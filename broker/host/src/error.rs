@@ -228,6 +228,14 @@ pub enum LoadError {
         /// Why.
         detail: String,
     },
+    /// What loads it does not start.
+    #[error("plugin '{plugin}': {error}")]
+    Host {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        error: HostError,
+    },
     /// A thread cannot be started.
     #[error(
         "plugin '{plugin}': a thread for its calls cannot be started: {detail}; raise the limit on threads, or lower io_threads"
@@ -266,6 +274,40 @@ pub enum LoadError {
         plugin: String,
         /// The names of all that there are.
         hooks: String,
+    },
+    /// It is a store backend only, and the configuration does not use it as one.
+    #[error(
+        "plugin '{plugin}' serves store-backend and nothing else; use it with `backend = \"{plugin}\"` under [store], or remove it"
+    )]
+    BackendOnly {
+        /// The plugin.
+        plugin: String,
+    },
+    /// It is no store backend.
+    #[error(
+        "plugin '{plugin}' is no store backend, which `backend` under [store] names it for; name a plugin that serves store-backend, or leave `backend` out"
+    )]
+    NoBackend {
+        /// The plugin.
+        plugin: String,
+    },
+    /// It does not open its store.
+    #[error("plugin '{plugin}' cannot open its store: {reason}")]
+    BackendRefused {
+        /// The plugin.
+        plugin: String,
+        /// In the plugin's words.
+        reason: String,
+    },
+    /// It takes too long to open its store.
+    #[error(
+        "plugin '{plugin}' has not opened its store within {ms} ms; see what it waits for, or raise deadline_ms.store-backend"
+    )]
+    BackendLate {
+        /// The plugin.
+        plugin: String,
+        /// How long was waited.
+        ms: u64,
     },
     /// Names fit, types do not.
     #[error(

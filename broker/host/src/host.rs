@@ -7,6 +7,7 @@ use std::time::Duration;
 use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel};
 use weirmq_core::durable::keys::KeyStore;
+use weirmq_core::hook::HookPoints;
 
 use crate::config::{HostConfig, PluginConfig};
 use crate::error::{HostError, LoadError};
@@ -66,7 +67,14 @@ impl Host {
     /// # Errors
     /// Those of [`Host::load`].
     pub fn check(&self, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
-        self.shared.load(config).map(|generation| generation.info)
+        self.shared.load_any(config).map(|generation| generation.info)
+    }
+}
+
+impl Host {
+    /// Loads a version that may serve no hook point.
+    pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+        self.shared.load_any(config)
     }
 
     /// What the component of `config` says without being started, whatever is granted to it.
@@ -91,7 +99,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// A version that serves hook points.
     pub(crate) fn load(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
+        let generation = self.load_any(config)?;
+        if generation.info.hooks == HookPoints::NONE {
+            return Err(LoadError::BackendOnly { plugin: config.name.clone() });
+        }
+        Ok(generation)
+    }
+
+    pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
         self.ticker.run();
         let generation = load::load(&self.engine, &self.linker, &self.services, &self.config, config)?;
         if generation.waits && self.io_pool.get().is_none() {

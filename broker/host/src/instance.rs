@@ -40,6 +40,7 @@ pub(crate) struct Exports {
     pub(crate) on_deliver: Option<hooks::on_deliver::GuestIndices>,
     pub(crate) persistence: Option<hooks::persistence::GuestIndices>,
     pub(crate) timer: Option<hooks::timer::GuestIndices>,
+    pub(crate) store_backend: Option<hooks::store_backend::GuestIndices>,
 }
 
 /// What is passed to the plugin as its configuration.
@@ -175,6 +176,7 @@ impl Exports {
             on_deliver: optional(pre, "on-deliver", hooks::on_deliver::GuestIndices::new)?,
             persistence: optional(pre, "persistence", hooks::persistence::GuestIndices::new)?,
             timer: optional(pre, "timer", hooks::timer::GuestIndices::new)?,
+            store_backend: optional(pre, "store-backend", hooks::store_backend::GuestIndices::new)?,
         })
     }
 
@@ -201,6 +203,8 @@ impl Exports {
         let persistence = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
         let found = &self.timer;
         let timer = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
+        let found = &self.store_backend;
+        let store_backend = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
         let guest = self.guest.load(&mut *store, instance)?;
         Ok(Hooks {
             guest,
@@ -213,6 +217,7 @@ impl Exports {
             on_deliver,
             persistence,
             timer,
+            store_backend,
         })
     }
 }
@@ -229,6 +234,7 @@ pub(crate) struct Hooks {
     pub(crate) on_deliver: Option<hooks::on_deliver::Guest>,
     pub(crate) persistence: Option<hooks::persistence::Guest>,
     pub(crate) timer: Option<hooks::timer::Guest>,
+    pub(crate) store_backend: Option<hooks::store_backend::Guest>,
 }
 
 /// One live instance. After a failed call it must not be used again.

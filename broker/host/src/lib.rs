@@ -9,6 +9,7 @@
 //! - [`plugin`]: a plugin in service
 //! - [`config`]: configuration and limits
 //! - [`error`]: why a plugin is not taken into service
+//! - [`backend`]: a plugin that keeps what the broker keeps
 //! - `load`: from a file to a version that is ready to serve
 //! - `instance`: one live instance, its limits, calls that end in time
 //! - `instances`: the live instances of one version
@@ -23,6 +24,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod backend;
 // The generated code calls typed functions whose types it has checked before.
 #[allow(unsafe_code)]
 mod bindings;
@@ -47,6 +49,7 @@ mod ticker;
 
 use weirmq_core::hook::HookPoint;
 
+pub use backend::PluginBackend;
 pub use config::{
     Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig,
 };

@@ -82,18 +82,24 @@ pub(crate) fn load(
 }
 
 /// What the configuration says that the file is, or else its beginning.
-fn kind_of(config: &PluginConfig, bytes: &[u8]) -> PluginKind {
+pub(crate) fn kind_of(config: &PluginConfig, bytes: &[u8]) -> PluginKind {
     let named = config.file.extension().is_some_and(|ending| ending == "so");
     let found = if named || native::is_library(bytes) { PluginKind::Native } else { PluginKind::Wasm };
     config.kind.unwrap_or(found)
 }
 
+/// Whether the configuration says that libraries may be loaded.
+pub(crate) fn check_native_is_allowed(host: &HostConfig, config: &PluginConfig) -> Result<(), LoadError> {
+    if host.allow_native {
+        return Ok(());
+    }
+    let (plugin, file) = (config.name.clone(), config.file.clone());
+    Err(LoadError::NativeNotAllowed { plugin, file })
+}
+
 /// Maps and starts the shared library of `config`.
 fn load_native(host: &HostConfig, config: &PluginConfig, bytes: &[u8]) -> Result<Generation, LoadError> {
-    if !host.allow_native {
-        let (plugin, file) = (config.name.clone(), config.file.clone());
-        return Err(LoadError::NativeNotAllowed { plugin, file });
-    }
+    check_native_is_allowed(host, config)?;
     let started = Instant::now();
     let (version, wants, first) = native::Version::load(config, bytes, host.native_folder.as_deref())?;
     let info = PluginInfo {
@@ -104,6 +110,7 @@ fn load_native(host: &HostConfig, config: &PluginConfig, bytes: &[u8]) -> Result
         kind: PluginKind::Native,
         file: config.file.clone(),
         hooks: version.points(),
+        is_store_backend: version.is_backend(),
         topics: texts(&wants.on_publish),
         deliver_topics: texts(&wants.on_deliver),
         stored_topics: texts(&wants.persistence),
@@ -146,6 +153,7 @@ fn load_wasm(
         kind: PluginKind::Wasm,
         file: config.file.clone(),
         hooks: points(&blueprint.exports),
+        is_store_backend: blueprint.exports.store_backend.is_some(),
         topics: texts(&wants.on_publish),
         deliver_topics: texts(&wants.on_deliver),
         stored_topics: texts(&wants.persistence),
@@ -171,8 +179,8 @@ fn compile(engine: &Engine, config: &PluginConfig, bytes: &[u8]) -> Result<Compo
 /// What a component says without being started.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// The hook points that it exports.
-    pub hooks: HookPoints,
+    /// The names of all that it serves.
+    pub served: Vec<&'static str>,
     /// The names of the interfaces that it imports.
     pub imports: Vec<String>,
     /// What its manifest asks for.
@@ -194,9 +202,9 @@ pub(crate) fn inspect(
     let started = Instant::now();
     let component = compile(engine, config, &bytes)?;
     let compiled_in = started.elapsed();
-    let Interfaces { imports, hooks } = check_interface(engine, config, &component)?;
+    let Interfaces { imports, served } = check_interface(engine, config, &component)?;
     let asked = manifest(config, &bytes)?;
-    Ok(Inspection { hooks, imports, asked, bytes: bytes.len() as u64, compiled_in })
+    Ok(Inspection { served, imports, asked, bytes: bytes.len() as u64, compiled_in })
 }
 
 fn manifest(config: &PluginConfig, bytes: &[u8]) -> Result<Manifest, LoadError> {
@@ -221,7 +229,7 @@ fn check_grants(config: &PluginConfig, bytes: &[u8], imports: &[String]) -> Resu
     Err(LoadError::NotGranted { plugin, what: what.join(", "), lines: lines.join("; ") })
 }
 
-fn read(config: &PluginConfig, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn read(config: &PluginConfig, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
     let unreadable =
         |source| LoadError::Read { plugin: config.name.clone(), file: config.file.clone(), source };
     let too_large =
@@ -253,10 +261,10 @@ fn check_format(config: &PluginConfig, bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// The names of what a component imports, and the hook points that it exports.
+/// The names of what a component imports, and of the hook points that it exports.
 struct Interfaces {
     imports: Vec<String>,
-    hooks: HookPoints,
+    served: Vec<&'static str>,
 }
 
 /// Whether the names of its imports and exports are those of this interface. Answers which.
@@ -291,17 +299,21 @@ fn check_interface(
         let export = format!("{PACKAGE}guest@{API_VERSION}");
         return Err(LoadError::MissingExport { plugin: plugin(), export });
     }
-    let hooks: HookPoints =
-        HOOKS.into_iter().filter(|hook| names.iter().any(|name| name == hook.name())).collect();
-    if hooks.iter().next().is_none() {
+    let served: Vec<&str> = HOOKS
+        .map(HookPoint::name)
+        .into_iter()
+        .chain([PluginInfo::STORE_BACKEND])
+        .filter(|point| names.iter().any(|name| name == point))
+        .collect();
+    if served.is_empty() {
         return Err(LoadError::NoHooks { plugin: plugin(), hooks: hook_names() });
     }
-    Ok(Interfaces { imports, hooks })
+    Ok(Interfaces { imports, served })
 }
 
 /// The names of all hook points that a plugin can serve.
 pub(crate) fn hook_names() -> String {
-    HOOKS.map(HookPoint::name).join(", ")
+    HOOKS.map(HookPoint::name).join(", ") + ", " + PluginInfo::STORE_BACKEND
 }
 
 /// `weirmq:plugin/NAME@VERSION`, taken apart.

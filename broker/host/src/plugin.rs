@@ -58,6 +58,8 @@ pub struct PluginInfo {
     pub file: PathBuf,
     /// What it serves.
     pub hooks: HookPoints,
+    /// Whether the broker's store can stand on it.
+    pub is_store_backend: bool,
     /// The topic filters whose messages it wants to see.
     pub topics: Vec<String>,
     /// The topic filters whose deliveries it wants to see.
@@ -74,6 +76,18 @@ pub struct PluginInfo {
     pub compiled_in: Duration,
     /// When it was taken into service: milliseconds since 1970-01-01T00:00:00Z.
     pub loaded_unix_ms: u64,
+}
+
+impl PluginInfo {
+    /// The name of a store backend among the hook points.
+    pub const STORE_BACKEND: &str = "store-backend";
+
+    /// The names of all that it serves.
+    #[must_use]
+    pub fn served(&self) -> Vec<&'static str> {
+        let backend = self.is_store_backend.then_some(Self::STORE_BACKEND);
+        self.hooks.iter().map(HookPoint::name).chain(backend).collect()
+    }
 }
 
 /// What a reload changed.

@@ -29,8 +29,11 @@ impl<'a> Banner<'a> {
         let Some(restored) = self.restored else {
             return vec!["nothing: sessions and retained messages end with the broker".to_owned()];
         };
-        let durability = self.assembly.config().store.durability;
-        let mut lines = vec![format!("what is acknowledged, durability {durability}")];
+        let store = &self.assembly.config().store;
+        let mut lines = vec![match &store.backend {
+            Some(plugin) => format!("what is acknowledged, in the plugin {plugin}"),
+            None => format!("what is acknowledged, durability {}", store.durability),
+        }];
         if restored != Restored::default() {
             lines.push(format!("came back: {restored}"));
         }
@@ -111,10 +114,9 @@ impl fmt::Display for Banner<'_> {
 
 /// What a plugin is, in a line; used by `weirmq check` too.
 pub(crate) fn info_line(info: &weirmq_host::PluginInfo) -> String {
-    let hooks: Vec<&str> = info.hooks.iter().map(weirmq_core::hook::HookPoint::name).collect();
     let own_name =
         if info.plugin == info.name { String::new() } else { format!(" ({} by its own name)", info.plugin) };
-    format!("{} {}{own_name}: {}", info.name, info.version, hooks.join(", "))
+    format!("{} {}{own_name}: {}", info.name, info.version, info.served().join(", "))
 }
 
 fn plugin_line(plugin: &Plugin) -> String {

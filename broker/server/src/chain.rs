@@ -76,6 +76,7 @@ mod tests {
             kind: PluginKind::Wasm,
             file: "a.wasm".into(),
             hooks: hooks.iter().copied().collect(),
+            is_store_backend: false,
             topics: topics.clone(),
             deliver_topics: topics.clone(),
             stored_topics: topics,

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use weirmq_core::hook::{HookPoint, HookPoints};
-use weirmq_host::{Host, HostConfig};
+use weirmq_host::{Host, HostConfig, HostError, LoadError};
 use weirmq_sinks::{Severity, SinkSet};
 use weirmq_store::{OpenError, ReadOnlyStore};
 
@@ -47,6 +47,11 @@ pub fn check(file: &Path, out: &mut dyn Write) -> io::Result<bool> {
     findings.conclude()
 }
 
+/// What loads plugins, without the cache: checking makes no files.
+fn host(config: &Config) -> Result<Host, HostError> {
+    Host::new(HostConfig { cache_folder: None, native_folder: None, ..config.plugin_host.clone() })
+}
+
 struct Findings<'a> {
     out: &'a mut dyn Write,
     errors: usize,
@@ -56,6 +61,20 @@ struct Findings<'a> {
 impl Findings<'_> {
     /// Whether what is stored can be read, also while a broker runs on it. That there is nothing yet is good.
     fn store(&mut self, config: &Config) -> io::Result<()> {
+        if let Some(plugin) = &config.store_backend {
+            let host = match host(config) {
+                Ok(host) => host,
+                Err(error) => return self.error(&error.to_string()),
+            };
+            // What is in it is not looked at: only one process at a time may have it open.
+            return match host.check(plugin) {
+                Ok(info) if info.is_store_backend => {
+                    self.ok(&format!("store in the plugin {}", banner::info_line(&info)))
+                }
+                Ok(_) => self.error(&LoadError::NoBackend { plugin: plugin.name.clone() }.to_string()),
+                Err(error) => self.error(&error.to_string()),
+            };
+        }
         let folder = folder_in(&config.data_folder);
         if config.store.durability == Durability::Memory || !folder.exists() {
             return Ok(());
@@ -71,12 +90,7 @@ impl Findings<'_> {
         if config.plugins.is_empty() {
             return Ok(());
         }
-        // Without the cache: checking makes no files.
-        let host = match Host::new(HostConfig {
-            cache_folder: None,
-            native_folder: None,
-            ..config.plugin_host.clone()
-        }) {
+        let host = match host(config) {
             Ok(host) => host,
             Err(error) => return self.error(&error.to_string()),
         };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weirmq_core::broker::{Broker, KeptMessage, KeptSession};
 use weirmq_core::durable::Journal;
@@ -12,12 +12,13 @@ use weirmq_core::durable::event::{Number, StoredMessage};
 use weirmq_core::durable::keys::KeyStore;
 use weirmq_core::message::Message;
 use weirmq_core::time::Now;
+use weirmq_host::{LoadError, PluginBackend, PluginConfig};
 use weirmq_script::ScriptHook;
 use weirmq_script::state::NAMESPACE_PREFIX;
 use weirmq_sinks::SinkSet;
-use weirmq_store::{LogStore, OpenError, Recovery, Store, StoreError};
+use weirmq_store::{KvStore, LogStore, OpenError, Recovery, Store, StoreError};
 
-use crate::config::{Durability, StoreTable};
+use crate::config::{Config, Durability};
 use crate::stored_keys::StoredKeys;
 
 /// The store's folder in the data folder.
@@ -35,6 +36,9 @@ pub enum DurableError {
     /// It cannot be opened.
     #[error("the store cannot be opened: {0}")]
     Open(#[from] OpenError),
+    /// The plugin that is to keep it cannot be used.
+    #[error("the store's backend cannot be used: {0}")]
+    Backend(#[from] LoadError),
     /// What is in it cannot be read.
     #[error("the store cannot be read: {0}")]
     Read(#[from] StoreError),
@@ -44,8 +48,12 @@ pub enum DurableError {
 }
 
 /// The store of a running broker.
-pub struct Durable {
-    store: Arc<LogStore>,
+#[derive(Clone)]
+pub enum Durable {
+    /// The log, in the data folder.
+    Log(Arc<LogStore>),
+    /// In what a plugin keeps it in.
+    Backend(Arc<KvStore>),
 }
 
 /// What was brought back.
@@ -87,11 +95,22 @@ impl fmt::Display for Restored {
 }
 
 impl Durable {
-    /// Opens the store in `data_folder`; `None` where nothing is to be kept.
+    /// Opens the store of the broker with this configuration; `None` where nothing is to be kept.
     ///
     /// # Errors
-    /// [`DurableError::Open`].
-    pub fn open(data_folder: &Path, table: &StoreTable) -> Result<Option<Self>, DurableError> {
+    /// [`DurableError::Open`] and [`DurableError::Backend`].
+    pub fn open(config: &Config) -> Result<Option<Self>, DurableError> {
+        let (folder, table) = (folder_in(&config.data_folder), &config.store);
+        if let Some(plugin) = &config.store_backend {
+            if folder.exists() {
+                tracing::warn!(
+                    folder = %folder.display(),
+                    "the log in this folder is not used: [store] names a backend; `weirmq store export` and `import` move what is in it"
+                );
+            }
+            let store = open_backend(config, plugin)?;
+            return Ok(Some(Self::Backend(Arc::new(store))));
+        }
         let durability = match table.durability {
             Durability::Memory => return Ok(None),
             Durability::Fsync => weirmq_store::Durability::Fsync,
@@ -100,28 +119,43 @@ impl Durable {
             }
             Durability::Os => weirmq_store::Durability::Os,
         };
-        let config = weirmq_store::Config {
+        let log = weirmq_store::Config {
             durability,
             segment_bytes: table.segment_bytes,
             backlog_bytes_max: table.backlog_bytes_max,
             compact_slack_bytes: table.compact_slack_bytes,
             ..weirmq_store::Config::default()
         };
-        let store = LogStore::open(&folder_in(data_folder), config)?;
+        let store = LogStore::open(&folder, log)?;
         tell(store.recovery());
-        Ok(Some(Self { store: Arc::new(store) }))
+        Ok(Some(Self::Log(Arc::new(store))))
     }
 
     /// The store.
     #[must_use]
-    pub fn store(&self) -> &Arc<LogStore> {
-        &self.store
+    pub fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Log(store) => Arc::clone(store) as Arc<dyn Store>,
+            Self::Backend(store) => Arc::clone(store) as Arc<dyn Store>,
+        }
+    }
+
+    /// Its figures by name.
+    #[must_use]
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        match self {
+            Self::Log(store) => store.stats().figures().into(),
+            Self::Backend(store) => store.stats().figures().into(),
+        }
     }
 
     /// The keys and values of plugins and rules.
     #[must_use]
     pub fn keys(&self) -> Arc<dyn KeyStore> {
-        Arc::new(StoredKeys(Arc::clone(&self.store)))
+        match self {
+            Self::Log(store) => Arc::new(StoredKeys(Arc::clone(store))),
+            Self::Backend(store) => Arc::new(StoredKeys(Arc::clone(store))),
+        }
     }
 
     /// Reads back what the rules of `hook` remember, and has it kept from now on. To be called before the hook is in
@@ -131,7 +165,7 @@ impl Durable {
     /// [`DurableError::State`].
     pub fn keep_state_of(&self, hook: &ScriptHook) -> Result<(), DurableError> {
         let restored = hook.keep_state_in(&self.keys()).map_err(DurableError::State)?;
-        let kept = self.store.namespaces();
+        let kept = self.store().namespaces();
         let others = kept.iter().filter_map(|namespace| namespace.strip_prefix(NAMESPACE_PREFIX));
         let others: Vec<&str> =
             others.filter(|file| restored.files.iter().all(|known| **known != **file)).collect();
@@ -152,15 +186,36 @@ impl Durable {
     /// What the broker records in.
     #[must_use]
     pub fn journal(&self) -> Arc<dyn Journal> {
-        Arc::clone(&self.store) as Arc<dyn Journal>
+        match self {
+            Self::Log(store) => Arc::clone(store) as Arc<dyn Journal>,
+            Self::Backend(store) => Arc::clone(store) as Arc<dyn Journal>,
+        }
     }
 
     /// Writes and syncs everything. Nothing is recorded any more when this is called.
     pub fn end(&self) {
-        if let Err(error) = self.store.sync().wait() {
+        if let Err(error) = self.store().sync().wait() {
             tracing::error!("the store could not write everything: {error}");
         }
     }
+}
+
+/// Has the plugin that keeps the state of the broker with this configuration open it.
+///
+/// # Errors
+/// [`DurableError::Open`] and [`DurableError::Backend`].
+pub(crate) fn open_backend(config: &Config, plugin: &PluginConfig) -> Result<KvStore, DurableError> {
+    let begun = Instant::now();
+    let backend = PluginBackend::load(&config.plugin_host, plugin)?;
+    let version = backend.version().to_owned();
+    let store = KvStore::open(&plugin.name, Arc::new(backend), config.store.backlog_bytes_max)?;
+    tracing::info!(
+        plugin = plugin.name,
+        version,
+        took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "the store is open"
+    );
+    Ok(store)
 }
 
 /// Says what opening the store has found.

@@ -108,6 +108,14 @@ pub enum ReloadError {
         /// Which there are, in words.
         known: String,
     },
+    /// It keeps what the broker keeps.
+    #[error(
+        "plugin '{name}' is the store's backend, which stays as it is while the broker runs; a changed file of it is used from the next start on"
+    )]
+    IsTheBackend {
+        /// The plugin.
+        name: String,
+    },
     /// There is no version before.
     #[error(
         "plugin '{name}': no other version has served since the broker started, so there is none to go back to"
@@ -245,6 +253,9 @@ impl Live {
     }
 
     fn plugin(&self, name: &str) -> Result<&Plugin, ReloadError> {
+        if self.assembly.config().store.backend.as_deref() == Some(name) {
+            return Err(ReloadError::IsTheBackend { name: name.to_owned() });
+        }
         let plugins = self.assembly.plugins();
         plugins
             .iter()

@@ -81,8 +81,8 @@ async fn live(config: Config) -> Result<(), RunError> {
     tokio::spawn(signals.obey(trigger.clone(), move || asked.now()));
 
     let data = DataFolder::open(&config.data_folder)?;
-    let (folder, table) = (config.data_folder.clone(), config.store.clone());
-    let durable = tokio::task::spawn_blocking(move || Durable::open(&folder, &table)).await??;
+    let opening = config.clone();
+    let durable = tokio::task::spawn_blocking(move || Durable::open(&opening)).await??;
     let keys = durable.as_ref().map(Durable::keys);
     let assembly = tokio::task::spawn_blocking(move || Assembly::build_on(config, keys)).await??;
     let config = assembly.config().clone();
@@ -109,8 +109,7 @@ async fn live(config: Config) -> Result<(), RunError> {
         None => None,
     };
     let live = Live::new(assembly, Arc::new(Clocked { broker: Arc::clone(&broker), clock }));
-    let store = durable.as_ref().map(|durable| Arc::clone(durable.store()));
-    if let Some(store) = &store {
+    if let Some(Durable::Log(store)) = &durable {
         live.keep_in(Arc::clone(store));
     }
     let watcher = Watcher::start(Arc::clone(&live), &look_again)?;
@@ -126,7 +125,7 @@ async fn live(config: Config) -> Result<(), RunError> {
     say(live.assembly(), &listeners, restored);
 
     let drain_max = Duration::from_secs(config.shutdown.drain_seconds);
-    let undrained = serve(broker, store, clock, listeners, shutdown.requested(), drain_max).await;
+    let undrained = serve(broker, durable.clone(), clock, listeners, shutdown.requested(), drain_max).await;
     if undrained > 0 {
         tracing::warn!(connections = undrained, "connections did not end in time; they are cut");
     }
@@ -150,7 +149,7 @@ async fn bring_back(
     sinks: &Arc<SinkSet>,
     clock: Clock,
 ) -> Result<Restored, RunError> {
-    let store = Arc::clone(durable.store());
+    let store = durable.store();
     let (engine, sinks) = (Arc::clone(broker), Arc::clone(sinks));
     let work = move || durable::restore(&*store, &engine, &sinks, clock.now());
     let restored = tokio::task::spawn_blocking(work).await??;

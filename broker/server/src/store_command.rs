@@ -1,7 +1,8 @@
 //! `weirmq store`: looking at a store, checking it, moving it, copying it.
 //!
 //! All but `backup` read or write a folder themselves, and change nothing in a folder that has a store; `backup`
-//! asks the broker that runs.
+//! asks the broker that runs. Where the configuration names a store backend, `info`, `export`, `import` and
+//! `try-backend` open it like a broker, which must not run meanwhile.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -9,15 +10,19 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use weirmq_core::durable::backend::Backend;
+use weirmq_host::{PluginBackend, PluginConfig};
 use weirmq_store::portable::{self, Exported};
-use weirmq_store::{Condition, FileReport, ReadOnlyStore, Verification, verify};
+use weirmq_store::{Condition, FileReport, ReadOnlyStore, Store, Verification, conformance, verify};
 
 use crate::admin::Request;
 use crate::cli::{CONFIG_DEFAULT, Target, ask, data_folder_of, fail};
-use crate::config::DATA_FOLDER_DEFAULT;
-use crate::durable::folder_in;
+use crate::config::{Config, DATA_FOLDER_DEFAULT};
+use crate::durable::{folder_in, open_backend};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -54,6 +59,12 @@ pub(crate) enum StoreCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Hold the store backend of a configuration, which must be empty, to what a broker relies on
+    TryBackend {
+        /// The configuration; ./weirmq.toml unless it is said
+        #[arg(long, value_name = "FILE", env = "WEIRMQ_CONFIG", default_value = CONFIG_DEFAULT)]
+        config: PathBuf,
+    },
     /// Have a running broker copy its store into a folder that is new or empty
     Backup {
         /// The folder, as the broker's machine knows it
@@ -79,25 +90,54 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The folder. Where the store is in a backend there is none.
     fn folder(&self) -> Result<PathBuf, String> {
-        if let Some(folder) = &self.folder {
-            return Ok(folder.clone());
-        }
-        if let Some(folder) = &self.data_folder {
-            return Ok(folder_in(folder));
-        }
-        let found = Some(PathBuf::from(CONFIG_DEFAULT)).filter(|file| file.is_file());
-        match self.config.clone().or(found) {
-            Some(file) => data_folder_of(&file).map(|folder| folder_in(&folder)),
-            None => Ok(folder_in(Path::new(DATA_FOLDER_DEFAULT))),
+        match self.find()? {
+            Found::Folder(folder) => Ok(folder),
+            Found::Backend(_, plugin) => Err(format!(
+                "the store is in the plugin '{}', as [store] says: for this, that one's own tools are there; \
+                 `info`, `export` and `import` work on it too",
+                plugin.name
+            )),
         }
     }
+
+    fn find(&self) -> Result<Found, String> {
+        if let Some(folder) = &self.folder {
+            return Ok(Found::Folder(folder.clone()));
+        }
+        if let Some(folder) = &self.data_folder {
+            return Ok(Found::Folder(folder_in(folder)));
+        }
+        let found = Some(PathBuf::from(CONFIG_DEFAULT)).filter(|file| file.is_file());
+        let Some(file) = self.config.clone().or(found) else {
+            return Ok(Found::Folder(folder_in(Path::new(DATA_FOLDER_DEFAULT))));
+        };
+        match Config::inspect(&file) {
+            Ok((Some(config), _)) => Ok(match config.store_backend.clone() {
+                Some(plugin) => Found::Backend(Box::new(config), Box::new(plugin)),
+                None => Found::Folder(folder_in(&config.data_folder)),
+            }),
+            _ => data_folder_of(&file).map(|folder| Found::Folder(folder_in(&folder))),
+        }
+    }
+}
+
+/// Where a store is.
+enum Found {
+    /// In a folder: the log.
+    Folder(PathBuf),
+    /// In what this plugin of this configuration keeps it in.
+    Backend(Box<Config>, Box<PluginConfig>),
 }
 
 /// Does what `command` asks.
 pub(crate) fn run(command: StoreCommand) -> ExitCode {
     let outcome = match command {
-        StoreCommand::Info { place, json } => place.folder().and_then(|folder| info(&folder, json)),
+        StoreCommand::Info { place, json } => place.find().and_then(|found| match found {
+            Found::Folder(folder) => info(&folder, json),
+            Found::Backend(config, plugin) => backend_info(&config, &plugin, json),
+        }),
         StoreCommand::Verify { place, json } => {
             match place.folder().and_then(|folder| check(&folder, json)) {
                 Ok(true) => Ok(()),
@@ -106,9 +146,13 @@ pub(crate) fn run(command: StoreCommand) -> ExitCode {
             }
         }
         StoreCommand::Export { place, output } => {
-            place.folder().and_then(|folder| export(&folder, output.as_deref()))
+            place.find().and_then(|found| found.open()).and_then(|store| export(&*store, output.as_deref()))
         }
-        StoreCommand::Import { lines, place } => place.folder().and_then(|folder| import(&lines, &folder)),
+        StoreCommand::Import { lines, place } => place.find().and_then(|found| match found {
+            Found::Folder(folder) => import(&lines, &folder),
+            Found::Backend(config, plugin) => import_into_backend(&lines, &config, &plugin),
+        }),
+        StoreCommand::TryBackend { config } => try_backend(&config),
         StoreCommand::Backup { into, target } => {
             // The broker runs in a folder of its own.
             let into = std::path::absolute(&into).unwrap_or(into);
@@ -252,12 +296,68 @@ fn file_as_json(file: &FileReport) -> Value {
     value
 }
 
-fn export(folder: &Path, output: Option<&Path>) -> Result<(), String> {
-    let store = ReadOnlyStore::open(folder).map_err(|error| error.to_string())?;
+impl Found {
+    /// The store, to be looked at.
+    fn open(&self) -> Result<Box<dyn Store>, String> {
+        match self {
+            Self::Folder(folder) => {
+                ReadOnlyStore::open(folder).map(|store| Box::new(store) as Box<dyn Store>).map_err(in_full)
+            }
+            Self::Backend(config, plugin) => {
+                open_backend(config, plugin).map(|store| Box::new(store) as Box<dyn Store>).map_err(in_full)
+            }
+        }
+    }
+}
+
+fn in_full(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn backend_info(config: &Config, plugin: &PluginConfig, as_json: bool) -> Result<(), String> {
+    let store = open_backend(config, plugin).map_err(in_full)?;
+    let Exported { sessions, messages, retained, sink_records, keys } =
+        portable::export(&store, &mut io::sink()).map_err(in_full)?;
+    if as_json {
+        let value = json!({
+            "backend": plugin.name,
+            "sessions": sessions,
+            "queued": messages,
+            "retained": retained,
+            "sink_records": sink_records,
+            "keys": keys,
+            "next_number": store.next_number(),
+        });
+        say(&value.to_string());
+    } else {
+        let exported = Exported { sessions, messages, retained, sink_records, keys };
+        say(&format!("store in the plugin {}: {}", plugin.name, counted(&exported)));
+    }
+    Ok(())
+}
+
+fn try_backend(file: &Path) -> Result<(), String> {
+    let config = Config::load(file).map_err(in_full)?;
+    let Some(plugin) = &config.store_backend else {
+        return Err(format!("{} names no `backend` under [store]", file.display()));
+    };
+    let open = || {
+        let backend = PluginBackend::load(&config.plugin_host, plugin).map_err(in_full)?;
+        Ok(Arc::new(backend) as Arc<dyn Backend>)
+    };
+    conformance::hold(open).map_err(|fault| format!("the store backend '{}': {fault}", plugin.name))?;
+    say(&format!(
+        "the store backend '{}' does what a broker relies on, as far as can be seen without a crash; it is empty again",
+        plugin.name
+    ));
+    Ok(())
+}
+
+fn export(store: &dyn Store, output: Option<&Path>) -> Result<(), String> {
     let exported = match output {
         None => {
             let mut out = BufWriter::new(io::stdout().lock());
-            portable::export(&store, &mut out).map_err(|error| error.to_string())?
+            portable::export(store, &mut out).map_err(in_full)?
         }
         Some(file) => {
             let failed = |error: &dyn std::fmt::Display| {
@@ -269,7 +369,7 @@ fn export(folder: &Path, output: Option<&Path>) -> Result<(), String> {
             let opened =
                 File::options().write(true).create_new(true).open(file).map_err(|error| failed(&error))?;
             let mut out = BufWriter::new(&opened);
-            portable::export(&store, &mut out).and_then(|done| opened.sync_all().map(|()| done)).map_err(
+            portable::export(store, &mut out).and_then(|done| opened.sync_all().map(|()| done)).map_err(
                 |error| {
                     // Half of an export is none.
                     drop(std::fs::remove_file(file));
@@ -283,6 +383,25 @@ fn export(folder: &Path, output: Option<&Path>) -> Result<(), String> {
 }
 
 fn import(lines: &Path, folder: &Path) -> Result<(), String> {
+    let imported = read_lines(lines, folder)?;
+    say(&format!("imported into {}: {}", folder.display(), counted(&imported)));
+    Ok(())
+}
+
+/// By way of a log, which is whole before anything of it goes into the backend.
+fn import_into_backend(lines: &Path, config: &Config, plugin: &PluginConfig) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| format!("a folder for the lines: {error}"))?;
+    let folder = folder.path().join("store");
+    let imported = read_lines(lines, &folder)?;
+    let log = ReadOnlyStore::open(&folder).map_err(in_full)?;
+    let store = open_backend(config, plugin).map_err(in_full)?;
+    portable::copy(&log, &store).map_err(|error| format!("the plugin '{}': {error}", plugin.name))?;
+    say(&format!("imported into the plugin {}: {}", plugin.name, counted(&imported)));
+    Ok(())
+}
+
+/// Makes a store in `folder` of `lines`.
+fn read_lines(lines: &Path, folder: &Path) -> Result<Exported, String> {
     let mut input: Box<dyn BufRead> = if lines == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
@@ -290,14 +409,12 @@ fn import(lines: &Path, folder: &Path) -> Result<(), String> {
             File::open(lines).map_err(|error| format!("{} cannot be read: {error}", lines.display()))?;
         Box::new(BufReader::new(file))
     };
-    let imported = portable::import(&mut *input, folder).map_err(|error| match error {
+    portable::import(&mut *input, folder).map_err(|error| match error {
         portable::ImportError::Line { .. } | portable::ImportError::Read { .. } => {
             format!("{}: {error}; nothing was imported", lines.display())
         }
         error => error.to_string(),
-    })?;
-    say(&format!("imported into {}: {}", folder.display(), counted(&imported)));
-    Ok(())
+    })
 }
 
 fn counted(all: &Exported) -> String {

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use weirmq_core::durable::event::Event;
 use weirmq_core::durable::keys::KeyStore;
 use weirmq_core::durable::{Journal, Records};
-use weirmq_store::{LogStore, Store};
+use weirmq_store::Store;
 
 /// The store, as plugins and rules see it. What is written is read back at once, and is as safe as the store's records are: within
 /// its next sync.
-pub(crate) struct StoredKeys(pub(crate) Arc<LogStore>);
+pub(crate) struct StoredKeys<S>(pub(crate) Arc<S>);
 
-impl StoredKeys {
+impl<S: Journal> StoredKeys<S> {
     fn record(&self, event: Event) -> Result<(), String> {
         Journal::append(&*self.0, &Records::one(vec![event]))
             .map(|_| ())
@@ -20,7 +20,7 @@ impl StoredKeys {
     }
 }
 
-impl KeyStore for StoredKeys {
+impl<S: Store + Journal> KeyStore for StoredKeys<S> {
     fn value(&self, namespace: &Arc<str>, key: &[u8]) -> Result<Option<Bytes>, String> {
         Store::value(&*self.0, namespace, key).map_err(|error| error.to_string())
     }
@@ -42,6 +42,8 @@ impl KeyStore for StoredKeys {
 
 #[cfg(test)]
 mod tests {
+    use weirmq_store::LogStore;
+
     use super::*;
 
     #[test]

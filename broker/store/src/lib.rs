@@ -57,7 +57,7 @@ pub use backup::{Backup, BackupError};
 pub use compact::CompactStep;
 pub use config::{Compaction, Config, Durability, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::{OpenError, StoreError};
-pub use kv::KvStore;
+pub use kv::{KvStats, KvStore, conformance};
 pub use log_store::{LogStore, Stats};
 pub use memory::MemoryStore;
 pub use read_only::{ReadOnlyStats, ReadOnlyStore};

@@ -6,13 +6,16 @@ mod support;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use support::map_backend::MapBackend;
 use support::{records_before, snapshot, twin, words};
-use weirmq_store::{Event, KvStore, OpenError, Store, StoreError};
+use weirmq_core::durable::backend::{Backend, BackendError, Change};
+use weirmq_store::conformance::{self, Nonconformity};
+use weirmq_store::{Config, Event, KvStore, LogStore, OpenError, Store, StoreError, portable};
 
 const BACKLOG: usize = 1024 * 1024;
 
@@ -105,10 +108,10 @@ fn many_records_are_one_batch_and_a_backend_that_is_too_slow_bounds_what_waits()
     let store = open(&backend);
     let opening = backend.calls();
     backend.hold(true);
-    let value = bytes::Bytes::from(vec![7; 10_000]);
+    let value = Bytes::from(vec![7; 10_000]);
     let mut tickets = Vec::new();
     let refused = loop {
-        let key = bytes::Bytes::from(tickets.len().to_string());
+        let key = Bytes::from(tickets.len().to_string());
         let ticket = store.append(&[Event::KeySet { namespace: "n".into(), key, value: value.clone() }]);
         match ticket.outcome() {
             Some(Err(error)) => break error,
@@ -179,4 +182,124 @@ fn what_is_not_a_store_is_refused_with_its_key() {
         damaged.put(&key, b"");
         assert!(matches!(refusal(&damaged), OpenError::BackendDamaged { .. }), "{key:?}");
     }
+}
+
+/// A backend with a fault of its own.
+struct Faulty {
+    map: MapBackend,
+    fault: Fault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    LosesEmptyValues,
+    CutsKeys,
+    ForgetsToRemove,
+    ScansFromBehind,
+    GivesMoreThanAsked,
+    EndsEarly,
+    OrdersByLength,
+    ForgetsWhenClosed,
+}
+
+impl Backend for Faulty {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        let value = self.map.get(key)?;
+        Ok(value.filter(|value| self.fault != Fault::LosesEmptyValues || !value.is_empty()))
+    }
+
+    fn write(&self, changes: &[Change]) -> Result<(), BackendError> {
+        let changes =
+            changes.iter().filter(|change| self.fault != Fault::ForgetsToRemove || change.value.is_some());
+        let cut = |change: &Change| match self.fault {
+            Fault::CutsKeys => {
+                Change { key: change.key.slice(..change.key.len().min(255)), ..change.clone() }
+            }
+            _ => change.clone(),
+        };
+        self.map.write(&changes.map(cut).collect::<Vec<_>>())
+    }
+
+    fn scan(&self, from: &[u8], max: usize) -> Result<Vec<(Bytes, Bytes)>, BackendError> {
+        let mut found = match self.fault {
+            Fault::ScansFromBehind => self.map.scan(&[from, b"\0"].concat(), max)?,
+            Fault::GivesMoreThanAsked => self.map.scan(from, max + 1)?,
+            Fault::EndsEarly if from > &b"k"[..] => Vec::new(),
+            _ => self.map.scan(from, max)?,
+        };
+        if self.fault == Fault::OrdersByLength {
+            found.sort_by_key(|(key, _)| key.len());
+        }
+        Ok(found)
+    }
+}
+
+#[test]
+fn a_backend_is_held_to_what_the_store_relies_on() {
+    let hold = |fault: Fault| {
+        let map = MapBackend::default();
+        let outcome = conformance::hold(|| {
+            let map = if fault == Fault::ForgetsWhenClosed { MapBackend::default() } else { map.clone() };
+            Ok(Arc::new(Faulty { map, fault }))
+        });
+        (outcome, map.len())
+    };
+    assert_eq!(hold(Fault::None), (Ok(()), 0), "it is left empty");
+    for fault in [
+        Fault::LosesEmptyValues,
+        Fault::CutsKeys,
+        Fault::ForgetsToRemove,
+        Fault::ScansFromBehind,
+        Fault::GivesMoreThanAsked,
+        Fault::EndsEarly,
+        Fault::OrdersByLength,
+        Fault::ForgetsWhenClosed,
+    ] {
+        let (outcome, _) = hold(fault);
+        assert!(matches!(outcome, Err(Nonconformity::Wrong { .. })), "{fault:?}: {outcome:?}");
+    }
+    let used = MapBackend::default();
+    used.put(b"mine", b"x");
+    let outcome = conformance::hold(|| Ok(Arc::new(used.clone())));
+    assert_eq!(outcome, Err(Nonconformity::NotEmpty { key: "mine".to_owned() }));
+    assert_eq!(used.len(), 1);
+    let failing = MapBackend::default();
+    failing.fail_at(5, false);
+    let outcome = conformance::hold(|| Ok(Arc::new(failing.clone())));
+    assert!(matches!(outcome, Err(Nonconformity::Failed { .. })), "{outcome:?}");
+}
+
+#[test]
+fn a_store_is_copied_from_the_log_into_a_backend_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = |name: &str| LogStore::open(&folder.path().join(name), Config::default()).unwrap();
+    let from = log("from");
+    for record in records(200) {
+        from.append(&record).wait().unwrap();
+    }
+    let backend = MapBackend::default();
+    let into = open(&backend);
+    portable::copy(&from, &into).unwrap();
+    drop(into);
+    let into = open(&backend);
+    let back = log("back");
+    portable::copy(&into, &back).unwrap();
+    // Numbers are others, and so is what says nothing.
+    let lines = |store: &dyn Store| {
+        let mut out = Vec::new();
+        portable::export(store, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let number = |line: &str| match line.split_once("\"number\":") {
+            Some((before, rest)) => {
+                format!("{before}{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+            }
+            None => line.to_owned(),
+        };
+        text.lines().filter(|line| !line.starts_with("{\"store\"")).map(number).collect::<Vec<_>>()
+    };
+    assert!(lines(&from).len() > 20);
+    assert_eq!(lines(&from), lines(&into));
+    assert_eq!(lines(&from), lines(&back));
+    assert_eq!(portable::copy(&from, &back), Err(portable::CopyError::NotEmpty));
 }

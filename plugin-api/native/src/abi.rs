@@ -3,12 +3,13 @@
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::slice;
 
 /// The major version of the interface. It is part of the name of the table that a plugin exports.
 pub const MAJOR: u16 = 1;
 /// The minor version of the interface.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Both, as tables carry them.
 pub const ABI: u32 = (MAJOR as u32) << 16 | MINOR as u32;
 /// The name of the table that a plugin exports.
@@ -283,6 +284,15 @@ pub struct Event<'a> {
     pub version: u8,
 }
 
+/// `weirmq_change`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "the header says it")]
+pub struct Change<'a> {
+    pub key: Bytes<'a>,
+    pub value: Bytes<'a>,
+}
+
 /// `weirmq_context`: the broker's own.
 #[repr(C)]
 #[derive(Debug)]
@@ -320,13 +330,16 @@ pub struct Host {
     pub skip: unsafe extern "C" fn(*mut Reply),
     pub refuse: unsafe extern "C" fn(*mut Reply, Text<'_>),
     pub want: unsafe extern "C" fn(*mut Reply, Text<'_>),
+    pub value: unsafe extern "C" fn(*mut Reply, Bytes<'_>),
+    pub entry: unsafe extern "C" fn(*mut Reply, Bytes<'_>, Bytes<'_>) -> u8,
+    pub full: unsafe extern "C" fn(*mut Reply, Text<'_>),
 }
 
 /// What `create` of a [`Table`] is.
 pub type Create = unsafe extern "C" fn(*const Host, *const Context, Text<'_>, *mut *mut c_void, *mut Reply);
 /// What `destroy` of a [`Table`] is.
 pub type Destroy = unsafe extern "C" fn(*mut c_void);
-/// What `health` and the `..._topics` of a [`Table`] are.
+/// What `health`, `backend_open` and the `..._topics` of a [`Table`] are.
 pub type Ask = unsafe extern "C" fn(*mut c_void, *const Host, *mut Reply);
 /// What `authenticate` of a [`Table`] is.
 pub type Authenticate = unsafe extern "C" fn(*mut c_void, *const Login<'_>, *const Host, *mut Reply);
@@ -348,6 +361,12 @@ pub type OnUnsubscribe =
 pub type OnEvent = unsafe extern "C" fn(*mut c_void, *const Event<'_>, *const Host);
 /// What `on_timer` of a [`Table`] is.
 pub type OnTimer = unsafe extern "C" fn(*mut c_void, u64, *const Host);
+/// What `backend_get` of a [`Table`] is.
+pub type BackendGet = unsafe extern "C" fn(*mut c_void, Bytes<'_>, *const Host, *mut Reply);
+/// What `backend_write` of a [`Table`] is.
+pub type BackendWrite = unsafe extern "C" fn(*mut c_void, *const Change<'_>, usize, *const Host, *mut Reply);
+/// What `backend_scan` of a [`Table`] is.
+pub type BackendScan = unsafe extern "C" fn(*mut c_void, Bytes<'_>, usize, *const Host, *mut Reply);
 
 /// `weirmq_plugin`.
 #[repr(C)]
@@ -376,6 +395,10 @@ pub struct Table {
     pub after_load: Option<OnMessage>,
     pub on_event: Option<OnEvent>,
     pub on_timer: Option<OnTimer>,
+    pub backend_open: Option<Ask>,
+    pub backend_get: Option<BackendGet>,
+    pub backend_write: Option<BackendWrite>,
+    pub backend_scan: Option<BackendScan>,
 }
 
 impl Table {
@@ -405,6 +428,16 @@ impl Table {
             after_load: None,
             on_event: None,
             on_timer: None,
+            backend_open: None,
+            backend_get: None,
+            backend_write: None,
+            backend_scan: None,
         }
+    }
+
+    /// How many bytes a table of a minor version of this major version has at least.
+    #[must_use]
+    pub const fn bytes_of(minor: u16) -> usize {
+        if minor == 0 { offset_of!(Self, backend_open) } else { size_of::<Self>() }
     }
 }

@@ -86,6 +86,24 @@ impl<'a> Answer<'a> {
         unsafe { (self.host.refuse)(self.reply, abi::Text::text(reason)) }
     }
 
+    /// What stands under a key, where something does.
+    pub(crate) fn value(self, value: Option<&[u8]>) {
+        // SAFETY: as in `welcome`.
+        unsafe { (self.host.value)(self.reply, abi::Bytes::optional(value)) }
+    }
+
+    /// A key and its value. Whether another may follow.
+    pub(crate) fn entry(&mut self, key: &[u8], value: &[u8]) -> bool {
+        // SAFETY: as in `welcome`.
+        unsafe { (self.host.entry)(self.reply, abi::Bytes::of(key), abi::Bytes::of(value)) == 1 }
+    }
+
+    /// A disk or a quota is full.
+    pub(crate) fn full(self, reason: &str) {
+        // SAFETY: as in `welcome`.
+        unsafe { (self.host.full)(self.reply, abi::Text::text(reason)) }
+    }
+
     pub(crate) const fn topics(self) -> Topics<'a> {
         Topics(self)
     }

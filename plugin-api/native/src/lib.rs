@@ -22,17 +22,23 @@
 //! weirmq_native::export_native!(Upper: on_publish);
 //! ```
 //!
+//! A plugin that keeps what the broker keeps implements [`StoreBackend`] too, and is exported with
+//! [`export_store_backend!`].
+//!
 //! # Layout
 //! - [`abi`]: the C header's types, which the broker uses too
 //! - [`views`]: what a hook is given
 //! - [`answer`]: what it answers
 //! - [`plugin`]: the trait, and the way from the table to it
+//! - [`backend`]: the same for store backends
 
 pub mod abi;
 pub mod answer;
+pub mod backend;
 pub mod plugin;
 pub mod views;
 
 pub use answer::{Answer, Draft, Lease, Topics};
+pub use backend::{Change, Entries, Refusal, StoreBackend};
 pub use plugin::{Broker, Level, Plugin};
 pub use views::{Action, Event, Identity, Login, Message};

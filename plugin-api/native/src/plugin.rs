@@ -172,7 +172,7 @@ pub unsafe extern "C" fn destroy<P: Plugin>(instance: *mut c_void) {
 ///
 /// # Safety
 /// `instance` is what `create` has made, and used by nobody else.
-unsafe fn with<P: Plugin>(instance: *mut c_void, call: impl FnOnce(&mut P)) {
+pub(crate) unsafe fn with<P: Plugin>(instance: *mut c_void, call: impl FnOnce(&mut P)) {
     // SAFETY: as the caller promises.
     let boxed = unsafe { &mut *instance.cast::<Boxed<P>>() };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(&mut boxed.plugin))) {

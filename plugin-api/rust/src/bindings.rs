@@ -129,3 +129,14 @@ pub mod timer {
         pub_export_macro: true,
     });
 }
+
+pub mod store_backend {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1.0",
+        inline: "
+            package weirmq:rust-guest;
+            world store-backend-hook { export weirmq:plugin/store-backend@0.1.0; }
+        ",
+        pub_export_macro: true,
+    });
+}

@@ -13,11 +13,12 @@ use crate::bindings::on_publish::exports::weirmq::plugin::on_publish;
 use crate::bindings::on_subscribe::exports::weirmq::plugin::on_subscribe;
 use crate::bindings::on_unsubscribe::exports::weirmq::plugin::on_unsubscribe;
 use crate::bindings::persistence::exports::weirmq::plugin::persistence;
+use crate::bindings::store_backend::exports::weirmq::plugin::store_backend;
 use crate::bindings::timer::exports::weirmq::plugin::timer;
 use crate::host::{self, Level};
 use crate::{
     Authenticate, Authorize, Lifecycle, OnDeliver, OnPublish, OnSubscribe, OnUnsubscribe, Persistence,
-    Plugin, Timer,
+    Plugin, StoreBackend, Timer,
 };
 
 /// A plugin that [`crate::export!`] was called for.
@@ -153,5 +154,27 @@ impl<T: Registered + Timer> timer::Guest for Export<T> {
 
     fn on_timer(at_unix_ms: u64) {
         Self::with(|plugin| plugin.on_timer(at_unix_ms));
+    }
+}
+
+impl<T: Registered + StoreBackend> store_backend::Guest for Export<T> {
+    fn open() -> Result<(), String> {
+        Self::with(T::open)
+    }
+
+    fn get(key: Vec<u8>) -> Result<Option<Vec<u8>>, store_backend::Refusal> {
+        Self::with(|plugin| plugin.get(&key))
+    }
+
+    fn write(changes: Vec<store_backend::Change>) -> Result<(), store_backend::Refusal> {
+        Self::with(|plugin| plugin.write(&changes))
+    }
+
+    fn scan(
+        start: Vec<u8>,
+        entries_max: u32,
+        bytes_max: u32,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, store_backend::Refusal> {
+        Self::with(|plugin| plugin.scan(&start, entries_max, bytes_max))
     }
 }

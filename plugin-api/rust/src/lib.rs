@@ -2,7 +2,7 @@
 //!
 //! A plugin is a type that is made from its configuration ([`Plugin`]), answers at one or several hook points
 //! ([`Authenticate`], [`Authorize`], [`OnPublish`], [`OnDeliver`], [`OnSubscribe`], [`OnUnsubscribe`],
-//! [`Persistence`], [`Lifecycle`], [`Timer`]) and is
+//! [`Persistence`], [`Lifecycle`], [`Timer`], [`StoreBackend`]) and is
 //! handed to the broker with [`export!`], which names those hook points. A login plugin:
 //!
 //! ```
@@ -71,6 +71,8 @@ pub use bindings::lifecycle::exports::weirmq::plugin::lifecycle::{
 pub use bindings::on_deliver::exports::weirmq::plugin::on_deliver::Verdict as DeliverVerdict;
 pub use bindings::on_publish::exports::weirmq::plugin::on_publish::Verdict;
 pub use bindings::persistence::exports::weirmq::plugin::persistence::Stored;
+
+pub use bindings::store_backend::exports::weirmq::plugin::store_backend::{Change, Refusal};
 
 /// The configuration of a plugin that has none: whatever is there is ignored.
 pub use serde::de::IgnoredAny as NoConfig;
@@ -187,8 +189,43 @@ pub trait Timer: Plugin {
     fn on_timer(&mut self, at_unix_ms: u64);
 }
 
+/// Hook point `store-backend`: an ordered map from keys to values that outlives the broker. The interface says what the
+/// broker relies on (`plugin-api/wit`): read it before you write one.
+pub trait StoreBackend: Plugin {
+    /// Opens the store; [`Plugin::new`] must not.
+    ///
+    /// # Errors
+    /// Why it cannot be opened, in words for the operator.
+    fn open(&mut self) -> Result<(), String>;
+
+    /// What stands under a key.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Refusal>;
+
+    /// Makes these changes, all or none, and durable before it returns. No key is in it twice.
+    ///
+    /// # Errors
+    /// Why they were not made, or not for sure.
+    fn write(&mut self, changes: &[Change]) -> Result<(), Refusal>;
+
+    /// The keys that are not less than `start`, in the order of their bytes, with their values: at least one where
+    /// there is one, at most `entries_max`, and none after those that have `bytes_max` bytes together.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    fn scan(
+        &mut self,
+        start: &[u8],
+        entries_max: u32,
+        bytes_max: u32,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Refusal>;
+}
+
 /// Hands a plugin to the broker: its type, and the hook points that it serves, out of `authenticate`,
-/// `authorize`, `on_publish`, `on_deliver`, `on_subscribe`, `on_unsubscribe`, `persistence`, `lifecycle` and `timer`.
+/// `authorize`, `on_publish`, `on_deliver`, `on_subscribe`, `on_unsubscribe`, `persistence`, `lifecycle`,
+/// `timer` and `store_backend`.
 /// Once per crate, which must be a `cdylib`. The plugin's name and version are those of the crate.
 ///
 /// What it needs to be granted can stand behind: `export!(Login: authenticate; manifest r#"{"http": ["idp.example.com"]}"#)`,

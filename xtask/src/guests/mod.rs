@@ -82,11 +82,12 @@ pub(crate) fn build(root: &Path, wanted: Wanted<'_>) -> Result<PathBuf, Stop> {
 }
 
 /// The Rust packages that are no members of the workspace: the guests, the crate that they are written with, and the
-/// native example.
+/// native examples.
 pub(crate) fn outside_the_workspace(root: &Path) -> Result<Vec<PathBuf>, Stop> {
     let guests = find_all(root)?.into_iter();
     let packages = guests.filter(|guest| Wanted::Rust.includes(guest)).map(|guest| guest.folder);
-    let others = ["plugin-api/rust", "examples/native/rust"].map(|folder| root.join(folder));
+    let others = ["plugin-api/rust", "examples/native/rust", "examples/native/sqlite-store"]
+        .map(|folder| root.join(folder));
     Ok(packages.chain(others.into_iter().filter(|folder| folder.join("Cargo.toml").exists())).collect())
 }
 

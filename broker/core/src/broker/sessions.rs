@@ -72,7 +72,9 @@ impl Broker {
         loop {
             let found = self.sessions.lock().get(&opening.identity.client_id).cloned();
             if let Some(found) = &found {
-                let resumed = self.may_resume(found, &opening);
+                // One whose time is up has ended, and its will is published, before the client came.
+                works.extend(self.session_is_due(found, now));
+                let resumed = self.may_resume(found, &opening, now);
                 works.extend(self.take_over(found, resumed, now, batch));
                 if !resumed
                     && let Some(recorded) = self.end_session(found, now)
@@ -105,9 +107,10 @@ impl Broker {
 
     /// Whether the client goes on with `session` as it is. A session belongs to who opened it: another
     /// principal with the same client identifier does not get what waits for the first.
-    fn may_resume(&self, session: &Session, opening: &Opening) -> bool {
+    fn may_resume(&self, session: &Session, opening: &Opening, now: Now) -> bool {
         let state = session.lock();
         !state.ended
+            && state.ends_at.is_none_or(|at| at > now.at)
             && !opening.clean_start
             && state.identity.lease.principal == opening.identity.lease.principal
     }
@@ -123,7 +126,7 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Result<(), Box<Opening>> {
-        if present && !self.may_resume(session, &opening) {
+        if present && !self.may_resume(session, &opening, now) {
             return Err(Box::new(opening));
         }
         let mut state = session.lock();
@@ -255,9 +258,8 @@ impl Broker {
 
     /// A session without a connection has come to a deadline.
     pub(super) fn session_is_due(self: &Arc<Self>, session: &Arc<Session>, now: Now) -> Option<Work> {
-        let (will, ends, identity, restored) = {
+        let (will, ends, kept, identity, restored) = {
             let mut state = session.lock();
-            state.scheduled_at = None;
             if state.live.is_some() || state.ended {
                 return None;
             }
@@ -267,18 +269,30 @@ impl Broker {
             if will_is_due {
                 state.will_at = None;
             }
-            if !ends {
+            if ends {
+                self.unschedule(session, &mut state);
+            } else {
                 self.schedule(session, &mut state);
             }
-            if !ends && state.kept {
+            if will.is_some() && state.kept {
                 self.record_header(session, &state, will.as_deref(), now);
             }
-            (will, ends, Arc::clone(&state.identity), state.restored)
+            (will, ends, state.kept, Arc::clone(&state.identity), state.restored)
         };
-        if ends {
+        let ends_behind = ends && kept && will.is_some();
+        if ends && !ends_behind {
             let _ = self.end_session(session, now);
         }
-        will.map(|will| self.publish_will(session, *will, identity, restored, now))
+        let work = self.publish_will(session, *will?, identity, restored, now);
+        if !ends_behind {
+            return Some(work);
+        }
+        // A crash before the will is recorded leaves both to be done.
+        let (broker, session) = (Arc::clone(self), Arc::clone(session));
+        Some(Box::pin(async move {
+            work.await;
+            let _ = broker.end_session(&session, now);
+        }))
     }
 
     /// Records what a kept session is now. `due` is its will where that is being published: the record of the message

@@ -629,6 +629,9 @@ impl Connection {
     }
 }
 
+/// Why a connection ends that does something to a session which another has by now.
+const TAKEN_OVER: &str = "another connection took the session over";
+
 /// What a connection changes of its session while it handles packets.
 struct Ways<'a> {
     outbound: &'a mut crate::outbound::Outbound,

@@ -7,7 +7,7 @@ use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Ve
 
 use super::owed::Owe;
 use super::topics::{Kind, Unknown};
-use super::{Connection, Open, Phase, Resolved, Ways};
+use super::{Connection, Open, Phase, Resolved, TAKEN_OVER, Ways};
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
@@ -248,7 +248,7 @@ impl Connection {
                 if state.live_as(self.number).is_none() {
                     // Another connection goes on with the identifier.
                     drop(state);
-                    return self.close(None, "another connection took the session over", now);
+                    return self.close(None, TAKEN_OVER, now);
                 }
                 if taking.state == Taken::Elsewhere {
                     state.unreleased.insert(id, self.number);

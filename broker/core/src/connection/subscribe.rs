@@ -10,7 +10,7 @@ use weirmq_wire::{
 };
 
 use super::owed::Owe;
-use super::{Connection, Phase, Resolved, Ways};
+use super::{Connection, Phase, Resolved, TAKEN_OVER, Ways};
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::chain::{self, Verdict};
@@ -123,6 +123,9 @@ impl Connection {
     pub(super) fn subscribed(&mut self, subscribed: Subscribed, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
+        if session.lock().live_as(self.number).is_none() {
+            return self.close(None, TAKEN_OVER, now);
+        }
         let broker = Arc::clone(&self.broker);
         let Subscribed { packet_id, identifier, filters } = subscribed;
         let mut codes = Vec::with_capacity(filters.len());
@@ -258,6 +261,10 @@ impl Connection {
     pub(super) fn unsubscribed(&mut self, unsubscribed: Unsubscribed, now: Now) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
+        if session.lock().live_as(self.number).is_none() {
+            // What it asks for may be out of date: the client goes on elsewhere.
+            return self.close(None, TAKEN_OVER, now);
+        }
         let codes = unsubscribed
             .filters
             .into_iter()

@@ -148,11 +148,16 @@ impl World {
 
     /// Lets time pass for the broker. Connections see it with [`Client::pass`].
     pub fn advance(&mut self, seconds: f64) {
+        self.pass_unnoticed(seconds);
+        let works = self.broker.handle_timeout(self.now);
+        works.into_iter().for_each(drive);
+    }
+
+    /// Lets time pass that the broker is not told of.
+    pub fn pass_unnoticed(&mut self, seconds: f64) {
         let span = Duration::from_secs_f64(seconds);
         self.now.at = self.now.at.after(span);
         self.now.unix_ms += span.as_millis() as u64;
-        let works = self.broker.handle_timeout(self.now);
-        works.into_iter().for_each(drive);
     }
 
     /// A socket that has sent nothing yet.

@@ -31,6 +31,9 @@ pub(super) static HOST: abi::Host = abi::Host {
     skip,
     refuse,
     want,
+    value,
+    entry,
+    full,
 };
 
 /// What the broker knows of one plugin: `weirmq_context`.
@@ -186,6 +189,31 @@ unsafe extern "C" fn refuse(reply: *mut abi::Reply, reason: abi::Text<'_>) {
 unsafe extern "C" fn want(reply: *mut abi::Reply, filter: abi::Text<'_>) {
     // SAFETY: the header says that a text has as many bytes as it says.
     let copy = |reply: &mut Reply| Ok(Answer::Want(vec![unsafe { reply.text("filter", filter) }?]));
+    // SAFETY: the header says whose reply it is.
+    unsafe { answer(reply, copy) }
+}
+
+unsafe extern "C" fn value(reply: *mut abi::Reply, value: abi::Bytes<'_>) {
+    // SAFETY: the header says that there are as many bytes as it says.
+    let copy = |reply: &mut Reply| Ok(Answer::Value(unsafe { reply.bytes(value) }?));
+    // SAFETY: the header says whose reply it is.
+    unsafe { answer(reply, copy) }
+}
+
+unsafe extern "C" fn entry(reply: *mut abi::Reply, key: abi::Bytes<'_>, value: abi::Bytes<'_>) -> u8 {
+    // SAFETY: the header says whose reply it is. Nobody else has it while the call is under way.
+    let Some(reply) = (unsafe { reply.cast::<Reply>().as_mut() }) else { return 0 };
+    // SAFETY: the header says that there are as many bytes as it says.
+    reply.take(|reply| unsafe { reply.entry(key, value) });
+    reply.wants_entries().into()
+}
+
+unsafe extern "C" fn full(reply: *mut abi::Reply, reason: abi::Text<'_>) {
+    let copy = |reply: &mut Reply| {
+        // SAFETY: the header says that a text has as many bytes as it says.
+        let reason = unsafe { reply.optional_text("reason", reason) }?;
+        Ok(Answer::Full(reason.unwrap_or_else(|| "it gives no reason".to_owned())))
+    };
     // SAFETY: the header says whose reply it is.
     unsafe { answer(reply, copy) }
 }

@@ -82,7 +82,8 @@ fn check_table<'d>(file: &object::File<'d>, symbol: &impl ObjectSymbol<'d>) -> R
     if major != u32::from(abi::MAJOR) || minor > u32::from(abi::MINOR) {
         return Err(format!("it was built for version {major}.{minor}"));
     }
-    let (found, wanted) = (size.min(bytes.into()), size_of::<abi::Table>() as u64);
+    let wanted = u16::try_from(minor).map_or(size_of::<abi::Table>(), abi::Table::bytes_of) as u64;
+    let found = size.min(bytes.into());
     if found < wanted {
         return Err(format!("its {} has {found} bytes instead of {wanted}", abi::TABLE));
     }

@@ -28,7 +28,7 @@ pub(crate) struct Version {
 }
 
 /// What instances share. It stays where it is for as long as one of them lives.
-struct Shared {
+pub(super) struct Shared {
     context: Context,
     config: String,
     output_bytes_max: usize,
@@ -37,7 +37,7 @@ struct Shared {
 /// One live instance. It is used for one call at a time.
 pub(crate) struct Instance {
     table: &'static abi::Table,
-    state: *mut c_void,
+    pub(super) state: *mut c_void,
     shared: Arc<Shared>,
 }
 
@@ -54,7 +54,7 @@ impl Drop for Instance {
 }
 
 /// An answer of the library, or why there is none that can be used.
-type Answered<T> = Result<T, Failure>;
+pub(super) type Answered<T> = Result<T, Failure>;
 
 impl Version {
     /// Maps the library of `config`, whose content is `bytes`, makes the first instance and asks it all that is asked
@@ -64,24 +64,54 @@ impl Version {
         bytes: &[u8],
         folder: Option<&Path>,
     ) -> Result<(Self, Wants, Instance), LoadError> {
+        let version = Self::open(config, bytes, folder)?;
+        if version.points() == HookPoints::NONE && !version.is_backend() {
+            let hooks = crate::load::hook_names();
+            return Err(LoadError::NoHooks { plugin: config.name.clone(), hooks });
+        }
+        let mut instance = version.first(config)?;
+        let wants = instance.wants(config)?;
+        Ok((version, wants, instance))
+    }
+
+    /// Maps the library of `config`, whose content is `bytes`.
+    pub(super) fn open(
+        config: &PluginConfig,
+        bytes: &[u8],
+        folder: Option<&Path>,
+    ) -> Result<Self, LoadError> {
         let exported = library::open(config, bytes, folder)?;
-        let plugin = || config.name.clone();
         let shared = Shared {
             context: Context::new(&config.name, &config.config),
             config: serde_json::Value::Object(config.config.clone()).to_string(),
             output_bytes_max: config.output_bytes_max as usize,
         };
-        let version = Self { exported, shared: Arc::new(shared), init_ms: config.deadline_ms.init };
-        if version.points() == HookPoints::NONE {
-            return Err(LoadError::NoHooks { plugin: plugin(), hooks: crate::load::hook_names() });
-        }
+        Ok(Self { exported, shared: Arc::new(shared), init_ms: config.deadline_ms.init })
+    }
+
+    /// Makes the first instance, and asks it how it is.
+    pub(super) fn first(&self, config: &PluginConfig) -> Result<Instance, LoadError> {
+        let plugin = || config.name.clone();
         let failed = |step| move |failure| LoadError::Start { plugin: config.name.clone(), step, failure };
-        let made = version.create().map_err(failed("create"))?;
+        let made = self.create().map_err(failed("create"))?;
         let mut instance = made.map_err(|reason| LoadError::Refused { plugin: plugin(), reason })?;
         let healthy = instance.health().map_err(failed("health"))?;
         healthy.map_err(|reason| LoadError::Unhealthy { plugin: plugin(), reason })?;
-        let wants = instance.wants(config)?;
-        Ok((version, wants, instance))
+        Ok(instance)
+    }
+
+    /// What the library exports.
+    pub(super) fn table(&self) -> &'static abi::Table {
+        self.exported.table
+    }
+
+    /// Whether the broker's store can stand on it.
+    pub(crate) fn is_backend(&self) -> bool {
+        let table = self.table();
+        table.backend_open.is_some()
+            && table.backend_get.is_some()
+            && table.backend_write.is_some()
+            && table.backend_scan.is_some()
     }
 
     pub(crate) fn name(&self) -> &'static str {

@@ -92,13 +92,29 @@ fn map(config: &PluginConfig, bytes: &[u8], folder: Option<&Path>) -> Result<&'s
     let library = unsafe { Library::open(Some(&*copy), RTLD_NOW | RTLD_LOCAL) }.map_err(failed)?;
     // SAFETY: only the address is taken.
     let symbol = unsafe { library.get::<*const abi::Table>(abi::TABLE) }.map_err(failed)?;
-    let table: *const abi::Table = symbol.as_raw_ptr().cast();
-    // SAFETY: `inspect` has found it in the file: aligned, of this version, and as large as that. It is constant, and
-    // the library is never unmapped.
-    let table = unsafe { &*table };
+    // SAFETY: `inspect` has found it in the file: aligned, of a version that this broker reads, and as large as that.
+    // It is constant, and the library is never unmapped.
+    let table = unsafe { read_table(symbol.as_raw_ptr().cast()) };
     // Never unloaded: see the module.
     std::mem::forget(library);
     Ok(table)
+}
+
+/// The table at `found`; where it is of an older version, what that does not have is not served.
+///
+/// # Safety
+/// `found` is aligned, has as many bytes as a table of its version, and stays as it is.
+unsafe fn read_table(found: *const abi::Table) -> &'static abi::Table {
+    // SAFETY: the version is the first member in every version.
+    let version = unsafe { *found.cast::<u32>() };
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    let bytes = abi::Table::bytes_of(version as u16);
+    let mut table = abi::Table::empty("", "");
+    // SAFETY: the caller promises as many; they do not overlap, and a table may have any bytes that one of its version
+    // has.
+    unsafe { std::ptr::copy_nonoverlapping(found.cast::<u8>(), (&raw mut table).cast::<u8>(), bytes) };
+    // One for each library that is mapped, of which there are few.
+    Box::leak(Box::new(table))
 }
 
 /// The name or version that a table names.

@@ -17,7 +17,9 @@
 //! - `host`: what the broker offers: the functions that libraries call
 //! - `reply`: what a call has answered
 //! - `instance`: one live instance, and calls into it
+//! - `backend`: the same where it is a store backend
 
+mod backend;
 mod host;
 mod inspect;
 mod instance;
@@ -25,8 +27,9 @@ mod library;
 mod reply;
 mod views;
 
+pub(crate) use backend::BackendInstance;
 pub(crate) use inspect::is_library;
 pub(crate) use instance::{Instance, Version};
 
 /// The version of the C interface that this host serves.
-pub(crate) const ABI_VERSION: &str = "1.0 (C)";
+pub(crate) const ABI_VERSION: &str = "1.1 (C)";

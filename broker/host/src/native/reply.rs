@@ -1,5 +1,6 @@
 //! What a call has answered.
 
+use bytes::Bytes;
 use weirmq_core::hook::{Failure, FailureKind};
 use weirmq_native::abi;
 
@@ -13,6 +14,9 @@ pub(super) struct Reply {
     answer: Answer,
     fault: Option<Failure>,
     bytes_left: usize,
+    /// How many more entries are wanted, and how many more bytes in them.
+    entries_left: usize,
+    entry_bytes_left: usize,
 }
 
 /// The words that a library can answer with.
@@ -31,6 +35,9 @@ pub(super) enum Answer {
     Skip,
     Refuse(String),
     Want(Vec<String>),
+    Value(Option<Vec<u8>>),
+    Entries(Vec<(Bytes, Bytes)>),
+    Full(String),
 }
 
 impl Answer {
@@ -50,6 +57,9 @@ impl Answer {
             Self::Skip => "skip",
             Self::Refuse(_) => "refuse",
             Self::Want(_) => "want",
+            Self::Value(_) => "value",
+            Self::Entries(_) => "entry",
+            Self::Full(_) => "full",
         }
     }
 }
@@ -59,7 +69,40 @@ type Copied<T> = Result<T, Failure>;
 impl Reply {
     /// Nothing yet; an answer may take `bytes_max`.
     pub(super) const fn new(bytes_max: usize) -> Self {
-        Self { answer: Answer::None, fault: None, bytes_left: bytes_max }
+        Self {
+            answer: Answer::None,
+            fault: None,
+            bytes_left: bytes_max,
+            entries_left: 0,
+            entry_bytes_left: 0,
+        }
+    }
+
+    /// The same for a scan: so many entries are enough, or entries with so many bytes.
+    pub(super) fn of_scan(bytes_max: usize, entries_enough: usize, bytes_enough: usize) -> Self {
+        Self { entries_left: entries_enough, entry_bytes_left: bytes_enough, ..Self::new(bytes_max) }
+    }
+
+    /// Whether one more entry is wanted.
+    pub(super) const fn wants_entries(&self) -> bool {
+        self.fault.is_none() && self.entries_left > 0 && self.entry_bytes_left > 0
+    }
+
+    /// Takes an entry of a scan.
+    ///
+    /// # Safety
+    /// `key` and `value` are as the header says.
+    pub(super) unsafe fn entry(&mut self, key: abi::Bytes<'_>, value: abi::Bytes<'_>) -> Copied<Answer> {
+        if !self.wants_entries() {
+            return Err(bad("it gives another entry after it was told that it is enough"));
+        }
+        self.entries_left -= 1;
+        self.entry_bytes_left = self.entry_bytes_left.saturating_sub(key.bytes.saturating_add(value.bytes));
+        // SAFETY: as the caller promises.
+        let key = unsafe { self.bytes(key) }?.ok_or_else(|| bad("the key of an entry is a null pointer"))?;
+        // SAFETY: as the caller promises.
+        let value = unsafe { self.bytes(value) }?.unwrap_or_default();
+        Ok(Answer::Entries(vec![(key.into(), value.into())]))
     }
 
     /// What was answered.
@@ -89,6 +132,9 @@ impl Reply {
             (before @ Answer::None, answer) => *before = answer,
             (Answer::Emit(before), Answer::Emit(more)) if before.len() < LIST_MAX => before.extend(more),
             (Answer::Want(before), Answer::Want(more)) if before.len() < LIST_MAX => before.extend(more),
+            (Answer::Entries(before), Answer::Entries(more)) => before.extend(more),
+            // What was found before something could not be read is not all.
+            (before @ Answer::Entries(_), refusal @ Answer::Refuse(_)) => *before = refusal,
             (before, answer) => {
                 let twice = format!("it answers twice: '{}' after '{}'", answer.word(), before.word());
                 self.fault = Some(bad(twice));

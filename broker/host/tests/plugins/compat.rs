@@ -1,7 +1,8 @@
 //! Components that were built for former versions of the interface, and must load and be called for ever after.
 
+use weirmq_core::durable::backend::{Backend, Change};
 use weirmq_core::hook::{Delivery, HookPoint, Persisted};
-use weirmq_host::{Grant, HostGrant, KeyValueGrant, SecretSource};
+use weirmq_host::{Grant, HostGrant, KeyValueGrant, PluginBackend, SecretSource};
 
 use super::*;
 
@@ -53,4 +54,33 @@ fn every_interface_that_0_1_0_offers_is_there() {
     assert_eq!(principal(&plugin, "publish elsewhere x"), "Err(Error::NotGranted)");
     assert!(principal(&plugin, "http http://127.0.0.1:1/").contains("Unreachable"));
     assert!(principal(&plugin, "revoke everyone 0").starts_with("Err"));
+}
+
+#[test]
+fn a_store_backend_of_0_1_0_is_called_as_it_was() {
+    // As many results as statements; rows for a query.
+    let port = super::asking::server(|request| {
+        let body = request.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let statements = serde_json::from_str::<Vec<Value>>(body).unwrap();
+        let results = match statements[0][0].as_str() {
+            Some(sql) if sql.starts_with("SELECT value") => json!([{ "values": [["djE="]] }]),
+            Some(sql) if sql.starts_with("SELECT key, value") => json!([{ "values": [["6b31", "djE="]] }]),
+            _ => statements.iter().map(|_| json!({})).collect(),
+        };
+        super::asking::ok(&json!({ "results": results }).to_string())
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    let folder = folder();
+    std::fs::write(folder.path().join("token"), "Basic c0ffee").unwrap();
+    let settings = json!({ "url": url, "authorization": "token" });
+    let mut config = configured("kept-backend", kept("0.1.0-store-backend.wasm"), &settings);
+    config.secrets.insert("token".to_owned(), SecretSource::File(folder.path().join("token")));
+    config.grant.http = vec![HostGrant::Named(format!("127.0.0.1:{port}"))];
+    let backend = PluginBackend::load(&HostConfig::default(), &config).unwrap();
+    assert_eq!(backend.version(), "rqlite-store 0.1.0");
+    let put = Change { key: "k1".into(), value: Some("v1".into()) };
+    backend.write(&[put, Change { key: "k2".into(), value: None }]).unwrap();
+    assert_eq!(backend.get(b"k1"), Ok(Some("v1".into())));
+    assert_eq!(backend.scan(b"", 9), Ok(vec![("k1".into(), "v1".into())]));
+    assert_eq!(HOST.check(&config).unwrap().served(), ["store-backend"]);
 }

@@ -9,6 +9,7 @@
 )]
 
 mod asking;
+mod backend;
 mod bad_files;
 mod budgets;
 mod compat;
@@ -70,6 +71,7 @@ fn configured(name: &str, file: impl Into<PathBuf>, config: &Value) -> PluginCon
             persistence: patient,
             lifecycle: patient,
             timer: patient,
+            store_backend: patient,
         },
         config: config.as_object().unwrap().clone(),
         ..PluginConfig::new(name, file)

@@ -20,7 +20,7 @@ fn source() -> PathBuf {
 }
 
 /// Compiles `source` into `folder`, as `name`.
-fn compile(folder: &TempDir, name: &str, source: &Path, options: &[&str]) -> PathBuf {
+pub(super) fn compile(folder: &TempDir, name: &str, source: &Path, options: &[&str]) -> PathBuf {
     let out = folder.path().join(name);
     let mut cc = Command::new("cc");
     cc.args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-I"]).arg(include());
@@ -214,6 +214,21 @@ fn another_version_of_the_file_is_swapped_in_and_a_bad_one_is_not() {
 }
 
 #[test]
+fn a_library_that_was_built_for_1_0_serves() {
+    let folder = folder();
+    let header = include().with_file_name("compat").join("weirmq_plugin-1.0.h");
+    std::fs::copy(header, folder.path().join("weirmq_plugin.h")).unwrap();
+    let all = folder.path().join("old.c");
+    std::fs::copy(source(), &all).unwrap();
+    // The folder of the file comes before the others.
+    let file = compile(&folder, "old.so", &all, &["-DVERSION=\"of 1.0\""]);
+    let plugin = NATIVE.load(&configured("old", file, &json!({ "greeting": "hello" }))).unwrap();
+    assert_eq!((&*plugin.info().version, plugin.info().hooks.iter().count()), ("of 1.0", 9));
+    assert!(!plugin.info().is_store_backend);
+    assert_eq!(principal(&plugin, "whoever"), "\"hello\"");
+}
+
+#[test]
 fn native_code_is_not_loaded_unless_the_configuration_says_so() {
     let folder = folder();
     let file = compile(&folder, "all.so", &source(), &[]);
@@ -259,7 +274,7 @@ fn a_file_that_is_no_plugin_is_refused_in_words() {
     let said = refused(&compile_text(&folder, "int something(void) { return 1; }", &[]));
     assert!(said.contains("does not export 'weirmq_plugin_v1'") && said.contains("WEIRMQ_EXPORT"), "{said}");
     let said = refused(&compile_text(&folder, "const int weirmq_plugin_v9[99] = { 9 };", &[]));
-    assert!(said.contains("it exports 'weirmq_plugin_v9'") && said.contains("version 1.0"), "{said}");
+    assert!(said.contains("it exports 'weirmq_plugin_v9'") && said.contains("version 1.1"), "{said}");
     let table = |abi: &str, bytes: &str| {
         format!(
             "#include \"weirmq_plugin.h\"\nconst weirmq_plugin weirmq_plugin_v1 = {{ .abi = {abi}, \
@@ -267,7 +282,7 @@ fn a_file_that_is_no_plugin_is_refused_in_words() {
         )
     };
     for (abi, bytes, words) in [
-        ("WEIRMQ_ABI + 1", "sizeof(weirmq_plugin)", "it was built for version 1.1"),
+        ("WEIRMQ_ABI + 1", "sizeof(weirmq_plugin)", "it was built for version 1.2"),
         ("2u << 16", "sizeof(weirmq_plugin)", "it was built for version 2.0"),
         ("WEIRMQ_ABI", "16", "has 16 bytes instead of"),
         ("WEIRMQ_ABI", "sizeof(weirmq_plugin)", "exports no hook point"),
@@ -342,14 +357,15 @@ layout! {
     }
     "weirmq_action" Action { topic, share, kind, qos, retain }
     "weirmq_event" Event { identity, client_id, topic, reason, at_unix_ms, kind, version }
+    "weirmq_change" Change { key, value }
     "weirmq_host" Host {
         abi, bytes, log, config, now_unix_ms, monotonic_us, allow, welcome, deny, next, proceed, pass, emit,
-        rewrite, replace, skip, refuse, want
+        rewrite, replace, skip, refuse, want, value, entry, full
     }
     "weirmq_plugin" Table {
         abi, bytes, name, version, events, timer_interval_ms, create, destroy, health, authenticate, authorize,
         publish_topics, on_publish, deliver_topics, on_deliver, on_subscribe, on_unsubscribe, store_topics,
-        before_store, after_load, on_event, on_timer
+        before_store, after_load, on_event, on_timer, backend_open, backend_get, backend_write, backend_scan
     }
 }
 

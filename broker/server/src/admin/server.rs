@@ -163,7 +163,12 @@ fn client(live: &Live, id: String) -> Answer {
 
 fn back_up(live: &Live, folder: PathBuf) -> Answer {
     let Some(store) = live.store() else {
-        let error = "this broker keeps nothing on a disk: there is nothing to copy".to_owned();
+        let error = match &live.assembly().config().store.backend {
+            Some(plugin) => format!(
+                "what this broker keeps is in its store backend, the plugin '{plugin}'; copy it with that one's own tools"
+            ),
+            None => "this broker keeps nothing on a disk: there is nothing to copy".to_owned(),
+        };
         return Answer::Failed { error };
     };
     match store.backup(&folder) {

@@ -68,6 +68,8 @@ pub struct Config {
     pub banner: Banner,
     /// What outlives the process.
     pub store: StoreTable,
+    /// The plugin that [`StoreTable::backend`] names. It serves nothing else, and is not among `plugins`.
+    pub store_backend: Option<PluginConfig>,
 }
 
 /// A place to listen at.
@@ -138,6 +140,7 @@ impl Config {
             shutdown: Shutdown::default(),
             banner: Banner::default(),
             store: StoreTable::default(),
+            store_backend: None,
         })
     }
 
@@ -189,6 +192,7 @@ fn read_noting(text: &str, file: &Path, problems: &mut Vec<Problem>) -> Option<C
     let listeners = checks.listeners(problems);
     checks.plugin_names(problems);
     checks.numbers(problems);
+    checks.store(problems);
     checks.log(problems);
     checks.somebody_can_log_in(problems);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -264,6 +268,27 @@ impl Checks<'_> {
             for (key, text) in faults {
                 problems.push(self.problem(&document::Path::of(&[table, key]), text));
             }
+        }
+    }
+
+    fn store(&self, problems: &mut Vec<Problem>) {
+        let Some(name) = &self.tables.store.backend else { return };
+        let at = |key| document::Path::of(&["store", key]);
+        // One that had to be left out is complained of already.
+        if self.whole && !self.tables.plugin.iter().any(|plugin| plugin.name == *name) {
+            let text = format!(
+                "no [[plugin]] is called \"{name}\"; `backend` names the one that keeps sessions and messages, or is \
+                 left out for the log"
+            );
+            problems.push(self.problem(&at("backend"), text));
+        }
+        let durability = self.tables.store.durability;
+        if durability != Durability::Fsync {
+            let text = format!(
+                "`durability` is \"{durability}\", but with a `backend` it is the backend that says what is durable; \
+                 leave one of them out"
+            );
+            problems.push(self.problem(&at("durability"), text));
         }
     }
 

@@ -70,6 +70,8 @@ impl Tables {
                 }
             }
         }
+        let is_backend = |plugin: &PluginConfig| self.store.backend.as_ref() == Some(&plugin.name);
+        let store_backend = plugins.iter().position(is_backend).map(|at| plugins.remove(at));
         let mut rules = self.rules.clone();
         if let Some(rules) = &mut rules {
             rules.folder = at(&rules.folder);
@@ -90,6 +92,7 @@ impl Tables {
             shutdown: self.shutdown.clone(),
             banner: self.banner.clone(),
             store: self.store.clone(),
+            store_backend,
         }
     }
 }
@@ -177,6 +180,9 @@ impl Default for Shutdown {
 pub struct StoreTable {
     /// What an acknowledgement promises. Default: `fsync`.
     pub durability: Durability,
+    /// The plugin that keeps what outlives the process, in the place of the log. Then it is the plugin that says what
+    /// is durable, and of the keys here `backlog_bytes_max` alone means anything.
+    pub backend: Option<String>,
     /// With `interval`: how often what was acknowledged is synced, in milliseconds. Default: 1000.
     pub interval_ms: u64,
     /// Bytes at which a file of the log is ended, 4 KiB to 1 GiB. Default: 64 MiB.
@@ -192,6 +198,7 @@ impl Default for StoreTable {
         let log = weirmq_store::Config::default();
         Self {
             durability: Durability::default(),
+            backend: None,
             interval_ms: 1_000,
             segment_bytes: log.segment_bytes,
             backlog_bytes_max: log.backlog_bytes_max,

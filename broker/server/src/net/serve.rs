@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use weirmq_core::broker::Broker;
-use weirmq_store::LogStore;
 
 use super::clock::Clock;
 use super::connection::Shared;
 use super::down::Down;
 use super::listener::{Bounds, Census, Listener};
 use super::sys::Sys;
+use crate::durable::Durable;
 
 /// How often sessions and wills are looked at whose time may be up.
 const TICK: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ const TIDY: Duration = Duration::from_secs(60);
 /// `store` are published with the broker's.
 pub async fn serve(
     broker: Arc<Broker>,
-    store: Option<Arc<LogStore>>,
+    store: Option<Durable>,
     clock: Clock,
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()>,
@@ -59,7 +59,7 @@ pub async fn serve(
 }
 
 /// What happens by itself: sessions expire, wills fall due, `$SYS/` is published.
-async fn keep_house(broker: Arc<Broker>, store: Option<Arc<LogStore>>, clock: Clock) {
+async fn keep_house(broker: Arc<Broker>, store: Option<Durable>, clock: Clock) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sys = Sys::new(Arc::clone(&broker), store);

@@ -9,7 +9,8 @@ use weirmq_core::broker::Broker;
 use weirmq_core::counters::{DropReason, Limit};
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::TopicName;
-use weirmq_store::LogStore;
+
+use crate::durable::Durable;
 
 /// How often the figures are published.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +20,7 @@ const LOADS: [(&str, f64); 3] = [("1min", 1.0), ("5min", 5.0), ("15min", 15.0)];
 /// Publishes the figures.
 pub(crate) struct Sys {
     broker: Arc<Broker>,
-    store: Option<Arc<LogStore>>,
+    store: Option<Durable>,
     started: Option<Instant>,
     last: Option<Instant>,
     loads: [Load; 4],
@@ -46,7 +47,7 @@ impl Load {
 }
 
 impl Sys {
-    pub(crate) fn new(broker: Arc<Broker>, store: Option<Arc<LogStore>>) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, store: Option<Durable>) -> Self {
         Self { broker, store, started: None, last: None, loads: Default::default() }
     }
 
@@ -96,7 +97,7 @@ impl Sys {
             publish(name, value.to_string());
         }
         if let Some(store) = &self.store {
-            for (name, value) in store.stats().figures() {
+            for (name, value) in store.figures() {
                 publish(&format!("store/{name}"), value.to_string());
             }
         }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
-use weirmq_core::hook::{HookPoint, HookPoints};
+use weirmq_core::hook::HookPoint;
 use weirmq_host::{API_VERSION, LoadError, Manifest, Need, PluginConfig, PluginInfo};
 
 use super::{PluginCommandError, Subject};
@@ -29,7 +29,7 @@ impl Check {
         let found = host.inspect(&plugin)?;
         row(out, "kind", ["wasm"])?;
         row(out, "interface", [API_VERSION])?;
-        row(out, "hooks", names(found.hooks))?;
+        row(out, "hooks", &found.served)?;
         write_wants(out, &found.imports, &found.asked, &plugin)?;
         write_costs(out, found.bytes, found.compiled_in)?;
         if self.subject.is_configured() {
@@ -50,7 +50,7 @@ fn write_loaded(out: &mut dyn Write, info: &PluginInfo, plugin: &PluginConfig) -
     row(out, "plugin", [format!("{} {}", info.plugin, info.version)])?;
     row(out, "kind", [info.kind.name()])?;
     row(out, "interface", [&info.api_version])?;
-    row(out, "hooks", names(info.hooks))?;
+    row(out, "hooks", info.served())?;
     for (point, topics) in [
         (HookPoint::OnPublish, &info.topics),
         (HookPoint::OnDeliver, &info.deliver_topics),
@@ -104,8 +104,4 @@ fn row<T: AsRef<str>>(
 fn listed<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> String {
     let values: Vec<String> = values.into_iter().map(|value| value.as_ref().to_owned()).collect();
     if values.is_empty() { "none".to_owned() } else { values.join(", ") }
-}
-
-fn names(hooks: HookPoints) -> Vec<&'static str> {
-    hooks.iter().map(HookPoint::name).collect()
 }

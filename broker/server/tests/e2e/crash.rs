@@ -7,7 +7,7 @@
 
 mod load;
 mod publisher;
-mod session;
+pub(crate) mod session;
 mod subscriber;
 mod wanderer;
 
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use weirmq_wire::{Connect, Packet, PublishExtras, QoS, Version};
 
-use crate::support::{Broker, eventually};
-use load::{Ending, Load, place, retained};
+use crate::support::{Broker, Place, eventually};
+use load::{Ending, Load, backend_place, place, retained};
 use session::{Link, lasting, message, subscribe, text, will};
 
 fn number(variable: &str) -> Option<u64> {
@@ -39,7 +39,11 @@ impl Drop for Seed {
 
 fn survive(durability: &str, ending: Ending, rounds: u64) {
     let seed = Seed(number("WEIRMQ_CRASH_SEED").unwrap_or_else(|| RandomState::new().hash_one(durability)));
-    let (mut load, mut broker) = Load::begin(durability, seed.0);
+    survive_in(place(durability), seed, ending, rounds);
+}
+
+fn survive_in(place: Place, seed: Seed, ending: Ending, rounds: u64) {
+    let (mut load, mut broker) = Load::begin(place, seed.0);
     for round in 0..number("WEIRMQ_CRASH_ROUNDS").unwrap_or(rounds) {
         broker = load.round(round as usize, broker, ending);
     }
@@ -59,6 +63,12 @@ fn nothing_acknowledged_is_lost_and_qos_2_comes_once_through_kill_9_with_interva
 #[test]
 fn nothing_acknowledged_is_lost_and_qos_2_comes_once_through_kill_9_with_os() {
     survive("os", Ending::Kill, 16);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_qos_2_comes_once_through_kill_9_in_a_store_backend() {
+    let seed = Seed(number("WEIRMQ_CRASH_SEED").unwrap_or_else(|| RandomState::new().hash_one("backend")));
+    survive_in(backend_place(), seed, Ending::Kill, 12);
 }
 
 #[test]

@@ -7,12 +7,15 @@
     reason = "a test that meets what it does not expect should stop there"
 )]
 
+mod bad_disk;
 mod clients;
 mod crash;
 mod faults;
 mod lifecycle;
 mod quickstart;
+mod rqlite_store;
 mod runtime;
+mod sqlite_store;
 mod state;
 mod store;
 mod support;

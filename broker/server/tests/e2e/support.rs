@@ -222,13 +222,14 @@ impl Broker {
     }
 
     pub(crate) fn start<'a>(arguments: impl IntoIterator<Item = &'a str>, file: Option<&Path>) -> Self {
-        let mut process = binary()
-            .args(arguments)
-            .args(file)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = binary();
+        command.args(arguments).args(file);
+        Self::started(command)
+    }
+
+    /// The broker that `command` runs; it listens when this returns.
+    pub(crate) fn started(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = Lines::of(process.stdout.take().unwrap());
         let log = Lines::of(process.stderr.take().unwrap());
         let line = {

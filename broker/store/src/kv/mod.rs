@@ -6,7 +6,9 @@
 //! - `key`: what stands under which key
 //! - `state`: from records to changed keys
 //! - `open`: from keys to state
+//! - [`conformance`]: whether a backend does what this relies on
 
+pub mod conformance;
 mod key;
 mod open;
 mod state;
@@ -14,6 +16,7 @@ mod state;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -34,6 +37,35 @@ pub struct KvStore {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The figures of a [`KvStore`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvStats {
+    /// Records that the backend does not have for sure.
+    pub undurable_records: u64,
+    /// Bytes that wait to be written, or are being written.
+    pub backlog_bytes: usize,
+    /// How many batches the backend has taken.
+    pub batches: u64,
+    /// How long the last of them took.
+    pub last_batch: Duration,
+    /// Why nothing is taken any more, when that is so.
+    pub refuses: Option<StoreError>,
+}
+
+impl KvStats {
+    /// The figures by name, for who publishes them: those of the log that a backend has too.
+    #[must_use]
+    pub fn figures(&self) -> [(&'static str, u64); 5] {
+        [
+            ("backlog/bytes", self.backlog_bytes as u64),
+            ("undurable/records", self.undurable_records),
+            ("syncs", self.batches),
+            ("sync/microseconds", u64::try_from(self.last_batch.as_micros()).unwrap_or(u64::MAX)),
+            ("refuses", self.refuses.is_some().into()),
+        ]
+    }
+}
+
 pub(crate) struct Shared {
     name: Arc<str>,
     backend: Arc<dyn Backend>,
@@ -52,6 +84,8 @@ struct Inner {
     /// Of the batch that is being written.
     writing_bytes: usize,
     sequence: u64,
+    batches: u64,
+    last_batch: Duration,
     refuses: Option<StoreError>,
     closing: bool,
 }
@@ -77,6 +111,8 @@ impl KvStore {
                 changes_bytes: 0,
                 writing_bytes: 0,
                 sequence: 0,
+                batches: 0,
+                last_batch: Duration::ZERO,
                 refuses: None,
                 closing: false,
             }),
@@ -92,6 +128,19 @@ impl KvStore {
                 OpenError::Backend { name, cause }
             })?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Its figures.
+    #[must_use]
+    pub fn stats(&self) -> KvStats {
+        let inner = self.shared.inner.lock();
+        KvStats {
+            undurable_records: inner.sequence - self.shared.progress.reached(Level::Durable),
+            backlog_bytes: inner.changes_bytes.saturating_add(inner.writing_bytes),
+            batches: inner.batches,
+            last_batch: inner.last_batch,
+            refuses: inner.refuses.clone(),
+        }
     }
 
     /// The number that the next event will have.
@@ -154,9 +203,14 @@ impl Shared {
         // However this ends, nobody waits for it afterwards.
         let _end = End(self);
         while let Some((changes, sequence)) = self.next_batch() {
+            let begun = Instant::now();
             match self.backend.write(&changes) {
                 Ok(()) => {
-                    self.inner.lock().writing_bytes = 0;
+                    let mut inner = self.inner.lock();
+                    inner.writing_bytes = 0;
+                    inner.batches += 1;
+                    inner.last_batch = begun.elapsed();
+                    drop(inner);
                     self.progress.reach(Level::Durable, sequence);
                 }
                 Err(error) => return self.refuse(self.poisoned(&error)),

@@ -13,7 +13,7 @@ use crate::event::{Number, Recipient, StoredMessage};
 use crate::store::{Queued, Store};
 
 /// How many sink records are read at a time.
-const SINK_RECORDS_AT_A_TIME: usize = 64;
+pub(super) const SINK_RECORDS_AT_A_TIME: usize = 64;
 
 /// What was exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,7 +90,7 @@ fn failed(error: StoreError) -> io::Error {
 }
 
 /// Who is to have each message, by its number.
-fn recipients_by_message(
+pub(super) fn recipients_by_message(
     store: &dyn Store,
     clients: &[Arc<str>],
 ) -> BTreeMap<Number, Vec<(Arc<str>, Queued)>> {
@@ -103,7 +103,7 @@ fn recipients_by_message(
     messages
 }
 
-fn read_message(
+pub(super) fn read_message(
     store: &dyn Store,
     number: Number,
     receivers: Vec<(Arc<str>, Queued)>,

@@ -4,12 +4,15 @@
 //! # Layout
 //! - [`export`]: from a store to lines
 //! - [`import`](import()): from lines to a new store
+//! - [`copy`](copy()): from a store to another of whatever kind, as what was exported and imported
 //! - `line`: the lines, and what may be in them
 
+mod copy;
 mod export;
 mod import;
 mod line;
 
+pub use copy::{CopyError, copy};
 pub use export::{Exported, export};
 pub use import::{ImportError, Imported, import};
 

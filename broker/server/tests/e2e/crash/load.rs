@@ -13,6 +13,7 @@ use super::publisher::{Line, Publisher};
 use super::session::{Client, Link, Session, lasting, subscribe, text, will};
 use super::subscriber::{Share, Subscriber};
 use super::wanderer::Wanderer;
+use crate::sqlite_store;
 use crate::support::{Broker, Lines, PATIENCE, Place, binary};
 
 /// How a round ends.
@@ -25,17 +26,21 @@ pub(super) enum Ending {
 }
 
 /// Segments are small, so that they are ended and compacted all the time.
+const LOG: &str = r#"
+[store]
+durability = "DURABILITY"
+interval_ms = 20
+segment_bytes = 65536
+compact_slack_bytes = 131072
+"#;
+
 const CONFIG: &str = r#"
 data_folder = "data"
 [[listener]]
 address = "127.0.0.1:0"
 [auth]
 allow_anonymous = true
-[store]
-durability = "DURABILITY"
-interval_ms = 20
-segment_bytes = 65536
-compact_slack_bytes = 131072
+STORE
 [limits]
 queue_messages_max = 1000000
 [rules]
@@ -51,7 +56,18 @@ records_max = 1000000
 const RULE: &str = r#"on("load/#", |msg| { sink("history", #{ topic: msg.topic, payload: msg.text }); });"#;
 
 pub(super) fn place(durability: &str) -> Place {
-    let place = Place::with(&CONFIG.replace("DURABILITY", durability));
+    place_with(Place::with(""), &LOG.replace("DURABILITY", durability))
+}
+
+/// The same with everything in a store backend.
+pub(super) fn backend_place() -> Place {
+    let place = Place::with("");
+    let tables = sqlite_store::tables(&place, "state.db");
+    place_with(place, &tables)
+}
+
+fn place_with(place: Place, tables: &str) -> Place {
+    place.write("weirmq.toml", &CONFIG.replace("STORE", tables));
     std::fs::create_dir(place.path("rules")).unwrap();
     place.write("rules/history.rhai", RULE);
     place
@@ -96,9 +112,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// A broker with this durability, and clients that are subscribed.
-    pub(super) fn begin(durability: &str, seed: u64) -> (Self, Broker) {
-        let place = place(durability);
+    /// The broker of `place`, and clients that are subscribed.
+    pub(super) fn begin(place: Place, seed: u64) -> (Self, Broker) {
         let broker = place.start();
         let (v5, v311) = (Version::V5, Version::V311);
         let publishers = [(v5, "five"), (v311, "three")]

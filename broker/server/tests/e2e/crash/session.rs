@@ -12,12 +12,12 @@ use weirmq_wire::{
 
 use crate::support::eventually;
 
-pub(super) fn text(text: &str) -> Text {
+pub(crate) fn text(text: &str) -> Text {
     Text::new(text).unwrap()
 }
 
 /// A SUBSCRIBE of these filters.
-pub(super) fn subscribe<'a>(filters: impl IntoIterator<Item = &'a str>, qos: QoS) -> Packet {
+pub(crate) fn subscribe<'a>(filters: impl IntoIterator<Item = &'a str>, qos: QoS) -> Packet {
     let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
     let filters = filters.into_iter().map(|filter| (text(filter), options)).collect();
     let (packet_id, user_properties) = (PacketId::MIN, Vec::new());
@@ -25,7 +25,7 @@ pub(super) fn subscribe<'a>(filters: impl IntoIterator<Item = &'a str>, qos: QoS
 }
 
 /// A message at QoS 1.
-pub(super) fn message(topic: &str, packet_id: u16, payload: String) -> Publish {
+pub(crate) fn message(topic: &str, packet_id: u16, payload: String) -> Publish {
     Publish {
         dup: false,
         qos: QoS::AtLeastOnce,
@@ -38,7 +38,7 @@ pub(super) fn message(topic: &str, packet_id: u16, payload: String) -> Publish {
 }
 
 /// A will at QoS 2.
-pub(super) fn will(topic: &str, delay_interval_s: u32) -> Will {
+pub(crate) fn will(topic: &str, delay_interval_s: u32) -> Will {
     Will {
         topic: text(topic),
         payload: Bytes::from("0"),
@@ -51,7 +51,7 @@ pub(super) fn will(topic: &str, delay_interval_s: u32) -> Will {
 }
 
 /// One connection.
-pub(super) struct Link {
+pub(crate) struct Link {
     socket: TcpStream,
     version: Version,
     decoder: Decoder,
@@ -60,7 +60,7 @@ pub(super) struct Link {
 }
 
 /// What there is to be read.
-pub(super) enum Came {
+pub(crate) enum Came {
     Packet(Packet),
     /// The session is open, and what it owes is to be sent again.
     Open,
@@ -70,7 +70,7 @@ pub(super) enum Came {
 }
 
 impl Link {
-    pub(super) fn open(address: SocketAddr, connect: &Connect) -> Self {
+    pub(crate) fn open(address: SocketAddr, connect: &Connect) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nonblocking(true).unwrap();
         socket.set_nodelay(true).unwrap();
@@ -81,7 +81,7 @@ impl Link {
         link
     }
 
-    pub(super) fn send(&mut self, packet: &Packet) {
+    pub(crate) fn send(&mut self, packet: &Packet) {
         packet.encode(self.version, &mut self.unsent).unwrap();
     }
 
@@ -96,7 +96,7 @@ impl Link {
         }
     }
 
-    pub(super) fn next(&mut self) -> Came {
+    pub(crate) fn next(&mut self) -> Came {
         let mut chunk = [0; 16 * 1024];
         loop {
             if let Some(packet) = self.decoder.decode(&mut self.unread).unwrap() {
@@ -113,7 +113,7 @@ impl Link {
     }
 
     /// Waits for the next packet.
-    pub(super) fn wait(&mut self) -> Packet {
+    pub(crate) fn wait(&mut self) -> Packet {
         eventually("a packet from the broker", || match self.next() {
             Came::Packet(packet) => Some(packet),
             Came::Nothing => None,
@@ -122,7 +122,7 @@ impl Link {
     }
 
     /// Opens a connection and waits until it is let in. Answers whether there was a session.
-    pub(super) fn enter(address: SocketAddr, connect: &Connect) -> (Self, bool) {
+    pub(crate) fn enter(address: SocketAddr, connect: &Connect) -> (Self, bool) {
         let mut link = Self::open(address, connect);
         let Packet::ConnAck(answer) = link.wait() else { panic!("a CONNACK is expected") };
         assert_eq!(answer.code, ReasonCode::Success);
@@ -131,19 +131,19 @@ impl Link {
 }
 
 /// A session that is to be there at every CONNECT after its first CONNACK.
-pub(super) struct Session {
+pub(crate) struct Session {
     connect: Connect,
     link: Option<Link>,
     is_open: bool,
     attempts: u32,
     /// There was a CONNACK.
-    pub(super) is_kept: bool,
+    pub(crate) is_kept: bool,
     /// There was a PINGRESP since the last [`Session::ping`].
-    pub(super) is_answered: bool,
+    pub(crate) is_answered: bool,
 }
 
 /// A CONNECT for a session that outlives its connection.
-pub(super) fn lasting(version: Version, client_id: &str) -> Connect {
+pub(crate) fn lasting(version: Version, client_id: &str) -> Connect {
     let mut connect = Connect::new(version, text(client_id));
     connect.clean_start = false;
     connect.session_expiry_interval_s = (version == Version::V5).then_some(10_000);
@@ -151,11 +151,11 @@ pub(super) fn lasting(version: Version, client_id: &str) -> Connect {
 }
 
 impl Session {
-    pub(super) fn new(connect: Connect) -> Self {
+    pub(crate) fn new(connect: Connect) -> Self {
         Self { connect, link: None, is_open: false, attempts: 0, is_kept: false, is_answered: true }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.connect.client_id.as_str()
     }
 
@@ -165,38 +165,38 @@ impl Session {
     }
 
     /// Connects, also where it is connected already.
-    pub(super) fn connect(&mut self, address: SocketAddr) {
+    pub(crate) fn connect(&mut self, address: SocketAddr) {
         self.link = Some(Link::open(address, &self.connect));
         self.is_open = false;
         self.attempts += 1;
     }
 
     /// The connection is lost, with all that has come and was not read.
-    pub(super) fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         self.link = None;
         self.is_open = false;
     }
 
-    pub(super) fn is_away(&self) -> bool {
+    pub(crate) fn is_away(&self) -> bool {
         self.link.is_none()
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    pub(super) fn send(&mut self, packet: &Packet) {
+    pub(crate) fn send(&mut self, packet: &Packet) {
         if let Some(link) = &mut self.link {
             link.send(packet);
         }
     }
 
-    pub(super) fn ping(&mut self) {
+    pub(crate) fn ping(&mut self) {
         self.is_answered = false;
         self.send(&Packet::PingReq);
     }
 
-    pub(super) fn next(&mut self) -> Came {
+    pub(crate) fn next(&mut self) -> Came {
         let Some(link) = &mut self.link else { return Came::End };
         match link.next() {
             Came::Packet(Packet::ConnAck(answer)) => {
@@ -227,7 +227,7 @@ impl Session {
 }
 
 /// Somebody with a session.
-pub(super) trait Client {
+pub(crate) trait Client {
     fn session(&mut self) -> &mut Session;
 
     /// The session is open: what is owed is sent again.
