@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use weirmq_kit::command::CommandError;
+
 use crate::guests::Wanted;
 use crate::process::{self, Stop};
 use crate::{bench, clients, guests};
@@ -17,6 +19,7 @@ The project's own commands.
   cargo xtask guests [NAME]   build the guests (Wasm plugins) only, or the one of that name, into target/guests;
                               `cargo xtask guests --table` then measures the examples of each language, and
                               prints the table of plugin-api/README.md
+  cargo xtask plugin ARGS     `weirmq plugin new`, `bindings` and `seal` without building the broker
   cargo xtask bench [-- ARGS] measure the broker beside mosquitto and rumqttd, some minutes; the table is
                               printed and left in target/bench/table.md. ARGS choose, such as
                               `--only pairs,churn --rounds 5 --seconds 3`; `--help` lists them
@@ -32,7 +35,7 @@ WEIRMQ_GUEST_TOOLCHAIN=own|debian   build the guests with the cargo that runs xt
                                     rather than with what xtask finds first
 ";
 
-const COMMANDS: [&str; 6] = ["run", "test", "guests", "bench", "check", "help"];
+const COMMANDS: [&str; 7] = ["run", "test", "guests", "plugin", "bench", "check", "help"];
 
 /// Does what the command line asks.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, Stop> {
@@ -46,6 +49,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, Stop> {
         "run" => run_quickstart(&root, rest),
         "test" => test(&root, rest),
         "guests" => build_guests(&root, rest),
+        "plugin" => author(rest),
         "bench" => bench::run(&root, &target_folder(&root), rest).map(|()| ExitCode::SUCCESS),
         "check" => no_arguments(command, rest).and_then(|()| check(&root)),
         "help" | "--help" | "-h" => {
@@ -103,6 +107,16 @@ fn build_guests(root: &Path, arguments: &[String]) -> Result<ExitCode, Stop> {
     let folder = guests::build(root, wanted)?;
     process::say(&format!("the guests are in {}", folder.display()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What plugins are written with.
+fn author(arguments: &[String]) -> Result<ExitCode, Stop> {
+    match weirmq_kit::command::run(arguments) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // It says itself what it is about, `--help` too.
+        Err(CommandError::CommandLine(error)) => error.exit(),
+        Err(error) => Err(Stop(error.to_string())),
+    }
 }
 
 /// What a plugin costs in each language.
@@ -192,7 +206,10 @@ mod tests {
         let Err(Stop(why)) = run(&strings(&["tset"])) else { panic!("`tset` is no command") };
         assert_eq!(why, "there is no command `tset`; did you mean `test`?");
         let Err(Stop(why)) = run(&strings(&["frobnicate"])) else { panic!("no command either") };
-        assert_eq!(why, "there is no command `frobnicate`; there are: run, test, guests, bench, check, help");
+        assert_eq!(
+            why,
+            "there is no command `frobnicate`; there are: run, test, guests, plugin, bench, check, help"
+        );
     }
 
     #[test]

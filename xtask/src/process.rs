@@ -20,9 +20,14 @@ pub(crate) fn say(what: &str) {
 /// The cargo that runs xtask.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    // What cargo tells xtask about xtask's own package would make build scripts that look at it run again.
-    forget(&mut cargo, is_about_this_package);
+    forget_own_package(&mut cargo);
     cargo
+}
+
+/// Keeps from `command` what cargo tells xtask about xtask's own package: build scripts that look at it would run
+/// again.
+pub(crate) fn forget_own_package(command: &mut Command) {
+    forget(command, is_about_this_package);
 }
 
 /// Takes the variables that `about` picks out of what `command` inherits.

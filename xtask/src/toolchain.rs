@@ -18,6 +18,9 @@ use crate::process::{self, Stop};
 /// The target that guests are compiled for: no WASI, a guest has nothing but what the contract gives it.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
+/// Where Debian has its compiler.
+const DEBIAN_FOLDER: &str = "/usr/bin";
+
 /// Debian's packages for way 2.
 const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld"];
 
@@ -57,26 +60,38 @@ impl Toolchain {
 
     /// A `cargo build --release` for [`TARGET`].
     pub(crate) fn cargo_build(&self) -> Command {
+        let mut cargo = match self {
+            Self::Own => process::cargo(),
+            Self::Debian { .. } => Command::new(Path::new(DEBIAN_FOLDER).join("cargo")),
+        };
+        self.lend(&mut cargo);
+        cargo.args(["build", "--release", "--target", TARGET]);
+        cargo
+    }
+
+    /// Makes the `cargo build` that `command` may run build for [`TARGET`] with this compiler.
+    pub(crate) fn lend(&self, command: &mut Command) {
         match self {
             Self::Own => {
-                let mut cargo = process::cargo();
+                process::forget_own_package(command);
                 // Flags for this machine's processor or linker would be taken for the guests' too.
                 for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
-                    cargo.env_remove(name);
+                    command.env_remove(name);
                 }
-                cargo.args(["build", "--release", "--target", TARGET]);
-                cargo
             }
             Self::Debian { linker } => {
-                let mut cargo = Command::new("/usr/bin/cargo");
-                process::forget(&mut cargo, is_about_another_toolchain);
-                cargo
-                    .env("RUSTC", "/usr/bin/rustc")
+                process::forget(command, is_about_another_toolchain);
+                let others = std::env::var_os("PATH").unwrap_or_default();
+                let folders =
+                    std::iter::once(PathBuf::from(DEBIAN_FOLDER)).chain(std::env::split_paths(&others));
+                // Folders that came from a PATH go into one.
+                command.env("PATH", std::env::join_paths(folders).unwrap_or(others.clone()));
+                command
+                    .env("RUSTC", Path::new(DEBIAN_FOLDER).join("rustc"))
                     // Building the standard library is a nightly feature; Debian's compiler is a release.
                     .env("RUSTC_BOOTSTRAP", "1")
-                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
-                    .args(["build", "--release", "--target", TARGET, "-Zbuild-std=std,panic_abort"]);
-                cargo
+                    .env("CARGO_UNSTABLE_BUILD_STD", "std,panic_abort")
+                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
             }
         }
     }

@@ -20,16 +20,16 @@ use weirmq_core::hook::{
 use weirmq_core::message::{Message, Properties, Publisher, QoS};
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::TopicName;
-use weirmq_host::{Host, HostConfig, PluginConfig, PluginHook};
+use weirmq_host::{Deadlines, Host, HostConfig, PluginConfig, PluginHook};
 
 /// For how long calls are made.
 const MEASURE_FOR: Duration = Duration::from_secs(2);
 
 fn main() {
     println!(
-        "| language | hook point | component | load, first | load, compiled before | call, median | p99 |"
+        "| language | hook point | component | load, first | load, compiled before | call, median | p99 | memory |"
     );
-    println!("|---|---|--:|--:|--:|--:|--:|");
+    println!("|---|---|--:|--:|--:|--:|--:|--:|");
     let binary_frame = [0x78, 0x56, 0x34, 0x12, 0x2e, 0xfb, 0x10, 0x27, 0xe4, 0x0c, 0x7c, 0x5f];
     let topics = json!({ "topics": ["raw/+/frame"] });
     row("Rust", "rust", json!({ "ann": "sesame" }), |plugin| {
@@ -67,6 +67,8 @@ fn row(language: &str, name: &str, config: Value, call: impl FnOnce(Arc<PluginHo
     let bytes = std::fs::metadata(&file).unwrap().len();
     let config = PluginConfig {
         memory_mb: 128,
+        // What takes long is to be measured, not cut off.
+        deadline_ms: Deadlines { init: 60_000, authorize: 1000, on_publish: 1000, ..Deadlines::default() },
         config: config.as_object().unwrap().clone(),
         ..PluginConfig::new(name, file)
     };
@@ -84,17 +86,18 @@ fn row(language: &str, name: &str, config: Value, call: impl FnOnce(Arc<PluginHo
     let (plugin, again) = load(&host);
     let info = plugin.info();
     let hooks: Vec<&str> = info.hooks.iter().map(|hook| hook.name()).collect();
-    let mut times = measure(call(plugin));
+    let mut times = measure(call(Arc::clone(&plugin)));
     times.sort_unstable();
     let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
     println!(
-        "| {language} | {} | {} | {} | {} | {} | {} |",
+        "| {language} | {} | {} | {} | {} | {} | {} | {} |",
         hooks.join(", "),
         size(bytes),
         shown(first),
         shown(again),
         shown(at(50)),
         shown(at(99)),
+        size(plugin.stats().memory_bytes),
     );
 }
 

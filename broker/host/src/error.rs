@@ -71,7 +71,7 @@ pub enum LoadError {
     },
     /// The file is a core module.
     #[error(
-        "plugin '{plugin}': '{}' is a core WebAssembly module, not a component; make one of it with `cargo xtask guests` or `wasm-tools component new`",
+        "plugin '{plugin}': '{}' is a core WebAssembly module, not a component; make one of it with `weirmq plugin seal`",
         file.display()
     )]
     CoreModule {
@@ -248,7 +248,7 @@ pub enum LoadError {
     },
     /// It wants what no plugin gets.
     #[error(
-        "plugin '{plugin}' imports '{import}', which there is not; a plugin gets the interfaces of weirmq:plugin@{} and nothing else, so build it without what needs this (for Rust: target wasm32-unknown-unknown)",
+        "plugin '{plugin}' imports '{import}', which there is not; a plugin gets the interfaces of weirmq:plugin@{} and nothing else; `weirmq plugin seal` serves what a language needs of WASI, anything else it must be built without",
         crate::API_VERSION
     )]
     UnknownImport {

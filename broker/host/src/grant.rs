@@ -148,6 +148,16 @@ impl Grant {
         None
     }
 
+    /// Whether requests to `host` are granted.
+    fn has_host(&self, host: &str) -> bool {
+        let asked = HostGrant::Named(host.to_owned());
+        let (name, port) = asked.parts();
+        self.http.iter().any(|granted| {
+            let (own, own_port) = granted.parts();
+            bare(own).eq_ignore_ascii_case(bare(name)) && (own_port.is_none() || own_port == port)
+        })
+    }
+
     /// The filters of `publish`.
     pub(crate) fn publish_filters(&self) -> Vec<TopicFilter> {
         self.publish.iter().filter_map(|filter| TopicFilter::new(filter).ok()).collect()
@@ -224,20 +234,6 @@ pub struct Manifest {
 const SECTION: &str = "weirmq:manifest";
 
 impl Manifest {
-    /// What it asks for, each in words.
-    #[must_use]
-    pub fn in_words(&self) -> Vec<String> {
-        let several =
-            |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(" ")));
-        let flags = [("key-value", self.key_value), ("revoke", self.revoke)];
-        let flags = flags.into_iter().filter(|(_, asked)| *asked).map(|(what, _)| what.to_owned());
-        [("http", &self.http), ("publish", &self.publish), ("secrets", &self.secrets)]
-            .into_iter()
-            .filter_map(|(what, names)| several(what, names))
-            .chain(flags)
-            .collect()
-    }
-
     /// The manifest of `file` with the content `bytes`: in a file of the same name that ends in `.manifest.toml`, else
     /// in the component itself, else empty.
     ///
@@ -260,54 +256,87 @@ impl Manifest {
         }
     }
 
-    /// What it, or one of the `imports`, asks for and `grant` or `secrets` do not give: what, and the line that would
-    /// give it.
-    pub(crate) fn lacks(
-        &self,
-        imports: &[&str],
-        grant: &Grant,
-        secrets: &[&String],
-    ) -> Vec<(String, String)> {
-        let imports = |name: &str| imports.contains(&name);
-        let mut lacking = Vec::new();
-        let mut lack = |what: String, line: String| lacking.push((what, line));
-        let host_granted = |host: &String| {
-            let asked = HostGrant::Named(host.clone());
-            let (name, port) = asked.parts();
-            grant.http.iter().any(|granted| {
-                let (own, own_port) = granted.parts();
-                bare(own).eq_ignore_ascii_case(bare(name)) && (own_port.is_none() || own_port == port)
-            })
+    /// Everything that it, or one of the `imports`, asks for, beside what `grant` and `secrets` give.
+    #[must_use]
+    pub fn needs(&self, imports: &[String], grant: &Grant, secrets: &[&String]) -> [Need; 5] {
+        let imports = |name: &str| imports.iter().any(|import| import == name);
+        let unnamed = |names: &[String], what: &str, import: &str| {
+            (names.is_empty() && imports(import)).then(|| what.to_owned())
         };
-        for host in self.http.iter().filter(|host| !host_granted(host)) {
-            lack(format!("HTTP requests to {host}"), format!("grant.http = [\"{host}\"]"));
+        let yes = |is: bool| is.then(|| "yes".to_owned()).into_iter().collect::<Vec<_>>();
+
+        let mut http = Need::of("http", &self.http, grant.http.iter().map(|host| host.text().to_owned()));
+        for host in self.http.iter().filter(|host| !grant.has_host(host)) {
+            http.lack(format!("HTTP requests to {host}"), format!("grant.http = [\"{host}\"]"));
         }
-        if self.http.is_empty() && imports("http") && grant.http.is_empty() {
-            lack("HTTP requests".into(), "grant.http = [\"HOST\"]".into());
+        if let Some(which) = unnamed(&self.http, UNNAMED, "http") {
+            http.asked.push(which);
+            if grant.http.is_empty() {
+                http.lack("HTTP requests", "grant.http = [\"HOST\"]");
+            }
         }
-        let granted = grant.publish_filters();
+        let mut publish = Need::of("publish", &self.publish, grant.publish.iter().cloned());
+        let filters = grant.publish_filters();
         let covered = |asked: &String| {
-            TopicFilter::new(asked).is_ok_and(|asked| granted.iter().any(|granted| granted.covers(&asked)))
+            TopicFilter::new(asked).is_ok_and(|asked| filters.iter().any(|granted| granted.covers(&asked)))
         };
         for filter in self.publish.iter().filter(|filter| !covered(filter)) {
-            lack(format!("publishing to {filter}"), format!("grant.publish = [\"{filter}\"]"));
+            publish.lack(format!("publishing to {filter}"), format!("grant.publish = [\"{filter}\"]"));
         }
-        if self.publish.is_empty() && imports("publish") && grant.publish.is_empty() {
-            lack("publishing".into(), "grant.publish = [\"TOPIC FILTER\"]".into());
+        if let Some(which) = unnamed(&self.publish, UNNAMED, "publish") {
+            publish.asked.push(which);
+            if grant.publish.is_empty() {
+                publish.lack("publishing", "grant.publish = [\"TOPIC FILTER\"]");
+            }
         }
+        let mut named = Need::of("secrets", &self.secrets, secrets.iter().map(|name| (*name).clone()));
         for name in self.secrets.iter().filter(|name| !secrets.contains(name)) {
-            lack(format!("the secret {name}"), format!("secrets.{name} = {{ file = \"FILE\" }}"));
+            named.lack(format!("the secret {name}"), format!("secrets.{name} = {{ file = \"FILE\" }}"));
         }
-        if self.secrets.is_empty() && imports("secrets") && secrets.is_empty() {
-            lack("secrets".into(), "secrets.NAME = { file = \"FILE\" }".into());
+        if let Some(which) = unnamed(&self.secrets, UNNAMED, "secrets") {
+            named.asked.push(which);
+            if secrets.is_empty() {
+                named.lack("secrets", "secrets.NAME = { file = \"FILE\" }");
+            }
         }
-        if (self.key_value || imports("key-value")) && grant.key_value.limits().is_none() {
-            lack("keys and values".into(), "grant.key-value = true".into());
+        let limits = grant.key_value.limits();
+        let granted = limits.map(|limits| format!("{} keys, {} bytes", limits.keys_max, limits.bytes_max));
+        let mut keys = Need::of("key-value", &yes(self.key_value || imports("key-value")), granted);
+        if !keys.asked.is_empty() && limits.is_none() {
+            keys.lack("keys and values", "grant.key-value = true");
         }
-        if (self.revoke || imports("revoke")) && !grant.revoke {
-            lack("revoking".into(), "grant.revoke = true".into());
+        let mut revoke = Need::of("revoke", &yes(self.revoke || imports("revoke")), yes(grant.revoke));
+        if !revoke.asked.is_empty() && !grant.revoke {
+            revoke.lack("revoking", "grant.revoke = true");
         }
-        lacking
+        [http, publish, named, keys, revoke]
+    }
+}
+
+/// What is asked for of something by a plugin that does not name it.
+const UNNAMED: &str = "(not said which)";
+
+/// One thing that a plugin has only where it is granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// The key of `[plugin.grant]`, or `secrets`.
+    pub what: &'static str,
+    /// What the plugin asks for of it.
+    pub asked: Vec<String>,
+    /// What the configuration gives of it.
+    pub granted: Vec<String>,
+    /// What is asked for and not granted: in words, and as the line of the `[[plugin]]` table that grants it.
+    pub lacking: Vec<(String, String)>,
+}
+
+impl Need {
+    fn of(what: &'static str, asked: &[String], granted: impl IntoIterator<Item = String>) -> Self {
+        let (asked, granted) = (asked.to_vec(), granted.into_iter().collect());
+        Self { what, asked, granted, lacking: Vec::new() }
+    }
+
+    fn lack(&mut self, what: impl Into<String>, line: impl Into<String>) {
+        self.lacking.push((what.into(), line.into()));
     }
 }
 
@@ -368,8 +397,10 @@ mod tests {
             secrets: vec!["token".into()],
             ..Manifest::default()
         };
-        let lacking = manifest.lacks(&["key-value", "revoke"], &Grant::default(), &[]);
-        let lines: Vec<&str> = lacking.iter().map(|(_, line)| line.as_str()).collect();
+        let imports = ["key-value".to_owned(), "revoke".to_owned()];
+        let needs = manifest.needs(&imports, &Grant::default(), &[]);
+        let lines: Vec<&str> =
+            needs.iter().flat_map(|need| &need.lacking).map(|(_, line)| line.as_str()).collect();
         assert_eq!(
             lines,
             [
@@ -383,7 +414,25 @@ mod tests {
         let grant = granted(
             "http = ['a.example']\npublish = ['alerts/#']\nkey-value = { keys_max = 1 }\nrevoke = true",
         );
-        assert_eq!(manifest.lacks(&["key-value", "revoke"], &grant, &[&"token".to_owned()]), []);
+        for need in manifest.needs(&imports, &grant, &[&"token".to_owned()]) {
+            assert!(need.lacking.is_empty() && need.asked.len() == 1 && need.granted.len() == 1, "{need:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_imported_and_not_named_is_asked_for_all_the_same() {
+        let imports = ["http", "publish", "secrets"].map(str::to_owned);
+        let needs = Manifest::default().needs(&imports, &Grant::default(), &[]);
+        for need in needs.iter().take(3) {
+            assert_eq!(
+                (need.asked.as_slice(), need.lacking.len()),
+                (&[UNNAMED.to_owned()][..], 1),
+                "{need:?}"
+            );
+        }
+        let grant = granted("http = ['a.example']\npublish = ['a']");
+        let needs = Manifest::default().needs(&imports, &grant, &[&"token".to_owned()]);
+        assert!(needs.iter().all(|need| need.lacking.is_empty()), "{needs:?}");
     }
 
     #[test]

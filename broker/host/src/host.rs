@@ -12,7 +12,7 @@ use weirmq_core::hook::HookPoints;
 use crate::config::{HostConfig, PluginConfig};
 use crate::error::{HostError, LoadError};
 use crate::instance::{self, State};
-use crate::load::{self, Generation};
+use crate::load::{self, Generation, Inspection};
 use crate::plugin::{PluginHook, PluginInfo};
 use crate::pool::Pool;
 use crate::services::{Outside, Role, Services};
@@ -81,6 +81,14 @@ impl Host {
     /// Loads a version that may serve no hook point.
     pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
         self.shared.load_any(config, Role::Live)
+    }
+
+    /// What the component of `config` says without being started, whatever is granted to it.
+    ///
+    /// # Errors
+    /// Why its file is no plugin.
+    pub fn inspect(&self, config: &PluginConfig) -> Result<Inspection, LoadError> {
+        load::inspect(&self.shared.engine, &self.shared.config, config)
     }
 }
 

@@ -56,8 +56,9 @@ pub use config::{
     Deadlines, FailurePolicy, HostConfig, OnFailure, PluginConfig, PluginKind, QuarantineConfig, ShadowConfig,
 };
 pub use error::{HostError, LoadError};
-pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, SecretSource};
+pub use grant::{Grant, HostGrant, KeyValueGrant, KeyValueLimits, Manifest, Need, SecretSource};
 pub use host::Host;
+pub use load::Inspection;
 pub use plugin::{Change, Latency, PluginHook, PluginInfo, PluginStats};
 pub use services::key_value::MemoryKeys;
 pub use services::metrics::Figure;

@@ -137,13 +137,9 @@ fn load_wasm(
 ) -> Result<Generation, LoadError> {
     check_format(config, bytes)?;
     let started = Instant::now();
-    let component = Component::new(engine, bytes).map_err(|error| LoadError::Compile {
-        plugin: config.name.clone(),
-        file: config.file.clone(),
-        detail: detail(&error),
-    })?;
+    let component = compile(engine, config, bytes)?;
     let compiled_in = started.elapsed();
-    let imports = check_interface(engine, config, &component)?;
+    let Interfaces { imports, .. } = check_interface(engine, config, &component)?;
     let asked = check_grants(config, bytes, &imports)?;
     let waits = imports.iter().any(|import| import == "http");
     let services = services.of(config, waits, role)?;
@@ -174,23 +170,65 @@ fn load_wasm(
     Ok(Generation { info, config: config.clone(), wants, waits, origin, instances })
 }
 
+fn compile(engine: &Engine, config: &PluginConfig, bytes: &[u8]) -> Result<Component, LoadError> {
+    Component::new(engine, bytes).map_err(|error| LoadError::Compile {
+        plugin: config.name.clone(),
+        file: config.file.clone(),
+        detail: detail(&error),
+    })
+}
+
+/// What a component says without being started.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// The names of all that it serves.
+    pub served: Vec<&'static str>,
+    /// The names of the interfaces that it imports.
+    pub imports: Vec<String>,
+    /// What its manifest asks for.
+    pub asked: Manifest,
+    /// The size of its file.
+    pub bytes: u64,
+    /// How long it took to compile it.
+    pub compiled_in: Duration,
+}
+
+/// Reads and compiles the component of `config`, and starts nothing, whatever is granted.
+pub(crate) fn inspect(
+    engine: &Engine,
+    host: &HostConfig,
+    config: &PluginConfig,
+) -> Result<Inspection, LoadError> {
+    let bytes = read(config, host.file_bytes_max)?;
+    check_format(config, &bytes)?;
+    let started = Instant::now();
+    let component = compile(engine, config, &bytes)?;
+    let compiled_in = started.elapsed();
+    let Interfaces { imports, served } = check_interface(engine, config, &component)?;
+    let asked = manifest(config, &bytes)?;
+    Ok(Inspection { served, imports, asked, bytes: bytes.len() as u64, compiled_in })
+}
+
+fn manifest(config: &PluginConfig, bytes: &[u8]) -> Result<Manifest, LoadError> {
+    Manifest::of(&config.file, bytes)
+        .map_err(|detail| LoadError::Manifest { plugin: config.name.clone(), detail })
+}
+
 fn texts(filters: &[TopicFilter]) -> Vec<String> {
     filters.iter().map(ToString::to_string).collect()
 }
 
 /// Whether the plugin is granted what it asks for. Answers what that is.
 fn check_grants(config: &PluginConfig, bytes: &[u8], imports: &[String]) -> Result<Manifest, LoadError> {
-    let plugin = || config.name.clone();
-    let manifest = Manifest::of(&config.file, bytes)
-        .map_err(|detail| LoadError::Manifest { plugin: plugin(), detail })?;
-    let imports: Vec<&str> = imports.iter().map(String::as_str).collect();
+    let manifest = manifest(config, bytes)?;
     let secrets: Vec<&String> = config.secrets.keys().collect();
-    let lacking = manifest.lacks(&imports, &config.grant, &secrets);
-    if lacking.is_empty() {
+    let needs = manifest.needs(imports, &config.grant, &secrets);
+    let (what, lines): (Vec<String>, Vec<String>) = needs.into_iter().flat_map(|need| need.lacking).unzip();
+    if what.is_empty() {
         return Ok(manifest);
     }
-    let (what, lines): (Vec<String>, Vec<String>) = lacking.into_iter().unzip();
-    Err(LoadError::NotGranted { plugin: plugin(), what: what.join(", "), lines: lines.join("; ") })
+    let plugin = config.name.clone();
+    Err(LoadError::NotGranted { plugin, what: what.join(", "), lines: lines.join("; ") })
 }
 
 pub(crate) fn read(config: &PluginConfig, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
@@ -225,12 +263,18 @@ fn check_format(config: &PluginConfig, bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// Whether the names of its imports and exports are those of this interface. Answers the names of its imports.
+/// The names of what a component imports, and of the hook points that it exports.
+struct Interfaces {
+    imports: Vec<String>,
+    served: Vec<&'static str>,
+}
+
+/// Whether the names of its imports and exports are those of this interface. Answers which.
 fn check_interface(
     engine: &Engine,
     config: &PluginConfig,
     component: &Component,
-) -> Result<Vec<String>, LoadError> {
+) -> Result<Interfaces, LoadError> {
     let mut imports = Vec::new();
     let plugin = || config.name.clone();
     let ty = component.component_type();
@@ -257,11 +301,16 @@ fn check_interface(
         let export = format!("{PACKAGE}guest@{API_VERSION}");
         return Err(LoadError::MissingExport { plugin: plugin(), export });
     }
-    let served = |point: &str| names.iter().any(|name| name == point);
-    if !HOOKS.iter().any(|hook| served(hook.name())) && !served(PluginInfo::STORE_BACKEND) {
+    let served: Vec<&str> = HOOKS
+        .map(HookPoint::name)
+        .into_iter()
+        .chain([PluginInfo::STORE_BACKEND])
+        .filter(|point| names.iter().any(|name| name == point))
+        .collect();
+    if served.is_empty() {
         return Err(LoadError::NoHooks { plugin: plugin(), hooks: hook_names() });
     }
-    Ok(imports)
+    Ok(Interfaces { imports, served })
 }
 
 /// The names of all hook points that a plugin can serve.

@@ -132,6 +132,11 @@ enum Plugin {
         #[command(flatten)]
         target: Target,
     },
+    New(weirmq_kit::command::New),
+    Bindings(weirmq_kit::command::Bindings),
+    Seal(weirmq_kit::command::Seal),
+    /// Run the tests of a plugin: what it is asked, and what it must answer; without a broker
+    Test(plugin::test::Test),
     /// Say what a plugin's file is, what it wants and whether it would load; without a broker
     Check(plugin::check::Check),
     /// Ask a plugin's hook by hand, JSON in and out; without a broker
@@ -196,6 +201,10 @@ pub fn main() -> ExitCode {
         Command::Plugin(Plugin::Disable { name, target }) => ask(&target, &Request::PluginDisable { name }),
         Command::Plugin(Plugin::Enable { name, target }) => ask(&target, &Request::PluginEnable { name }),
         Command::Plugin(Plugin::Rollback { name, target }) => ask(&target, &Request::PluginRollback { name }),
+        Command::Plugin(Plugin::New(new)) => ended(new.run(&mut io::stdout().lock())),
+        Command::Plugin(Plugin::Bindings(bindings)) => ended(bindings.run()),
+        Command::Plugin(Plugin::Seal(seal)) => ended(seal.run()),
+        Command::Plugin(Plugin::Test(test)) => ended(test.run(&mut io::stdout().lock())),
         Command::Plugin(Plugin::Check(check)) => ended(check.run(&mut io::stdout().lock())),
         Command::Plugin(Plugin::Call(call)) => ended(call.run(&mut io::stdout().lock())),
         Command::Plugin(Plugin::Bench(bench)) => ended(bench.run(&mut io::stdout().lock())),
@@ -266,7 +275,7 @@ pub(crate) fn ask(target: &Target, request: &Request) -> ExitCode {
     }
 }
 
-fn ended(outcome: Result<(), plugin::PluginCommandError>) -> ExitCode {
+fn ended(outcome: Result<(), impl Display>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

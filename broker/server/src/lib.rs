@@ -10,7 +10,7 @@
 //! - [`assemble`]: from a configuration to hooks, rules and sinks, and their chains
 //! - [`builtin`]: hooks that need no plugin
 //! - [`net`]: listeners, connection tasks, the clock
-//! - `plugin`: `weirmq plugin check`, `call` and `bench`
+//! - `plugin`: `weirmq plugin check`, `call`, `test` and `bench`
 //! - [`reload`]: what changes while the broker runs, and the watching of files
 //! - [`admin`]: the admin socket, both ends
 //! - [`banner`]: what the broker says when it starts

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - this file: which guests there are, and where their components go
-//! - [`recipes`]: how each language is compiled
+//! - [`recipes`]: how they are compiled
 //! - [`tools`]: the compilers that come from PyPI and npm
 //! - [`inputs`]: whether anything has changed since a guest was built
 
@@ -13,17 +13,16 @@ mod tools;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use clap::ValueEnum;
+use weirmq_kit::project::Language;
 
 use crate::process::{self, Stop};
-use recipes::{Language, Workshop};
+use recipes::Workshop;
 
-/// The folders whose sub-folders may be guests: plugins that ship, one example per language, and those of the
-/// host's tests.
-const HOMES: [&str; 3] = ["plugins", "examples/plugins", "broker/host/tests/guests"];
-
-/// What describes a guest that is no Rust package.
-const MANIFEST: &str = "guest.toml";
+/// The folders whose sub-folders may be packages that are guests: plugins that ship, and those of the host's tests.
+const HOMES: [&str; 2] = ["plugins", "broker/host/tests/guests"];
+/// The examples: a project in each language.
+const EXAMPLES: &str = "examples/plugins";
 
 /// Which guests are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +39,7 @@ impl Wanted<'_> {
     fn includes(self, guest: &Guest) -> bool {
         match self {
             Self::All => true,
-            Self::Rust => matches!(guest.kind, Kind::Rust { .. }),
+            Self::Rust => matches!(guest.kind, Kind::Package { .. } | Kind::Project(Language::Rust)),
             Self::One(name) => guest.name == name,
         }
     }
@@ -57,7 +56,6 @@ pub(crate) fn build(root: &Path, wanted: Wanted<'_>) -> Result<PathBuf, Stop> {
         Wanted::One(name) if guests.is_empty() => {
             return Err(Stop(format!("there is no guest `{name}`; there are: {}", names.join(", "))));
         }
-        _ if guests.is_empty() => process::say(&format!("there is no guest in {}", HOMES.join(" or "))),
         _ => {}
     }
     std::fs::create_dir_all(&components).map_err(|error| cannot("make", &components, &error))?;
@@ -65,17 +63,17 @@ pub(crate) fn build(root: &Path, wanted: Wanted<'_>) -> Result<PathBuf, Stop> {
     for guest in &guests {
         let component = components.join(format!("{}.wasm", guest.name));
         match &guest.kind {
-            Kind::Rust { module } => {
+            Kind::Package { module } => {
                 process::say(&format!("building the guest {}", guest.name));
-                write_if_changed(&component, &workshop.rust(guest, module)?)?;
+                write_if_changed(&component, &workshop.package(guest, module)?)?;
             }
-            Kind::Other { language, world } => {
-                let inputs = workshop.inputs(guest, *language, world)?;
+            Kind::Project(language) => {
+                let inputs = workshop.inputs(guest, *language)?;
                 if component.exists() && inputs::unchanged(&workshop.stamp(guest), &inputs) {
                     continue;
                 }
-                process::say(&format!("building the guest {} ({})", guest.name, language.name()));
-                write_if_changed(&component, &workshop.build(guest, *language, world)?)?;
+                process::say(&format!("building the guest {} ({})", guest.name, language.word()));
+                write_if_changed(&component, &workshop.project(guest, *language)?)?;
                 inputs::remember(&workshop.stamp(guest), &inputs)?;
             }
         }
@@ -83,16 +81,14 @@ pub(crate) fn build(root: &Path, wanted: Wanted<'_>) -> Result<PathBuf, Stop> {
     Ok(components)
 }
 
-/// The Rust packages that are no members of the workspace: the guests and the crate that they are written
-/// with.
+/// The Rust packages that are no members of the workspace: the guests, the crate that they are written with, and the
+/// native examples.
 pub(crate) fn outside_the_workspace(root: &Path) -> Result<Vec<PathBuf>, Stop> {
     let guests = find_all(root)?.into_iter();
-    let mut packages: Vec<PathBuf> =
-        guests.filter(|guest| Wanted::Rust.includes(guest)).map(|guest| guest.folder).collect();
-    let others = ["plugin-api/rust", "examples/native/rust", "examples/native/sqlite-store"];
-    let others = others.map(|folder| root.join(folder));
-    packages.extend(others.into_iter().filter(|folder| folder.join("Cargo.toml").exists()));
-    Ok(packages)
+    let packages = guests.filter(|guest| Wanted::Rust.includes(guest)).map(|guest| guest.folder);
+    let others = ["plugin-api/rust", "examples/native/rust", "examples/native/sqlite-store"]
+        .map(|folder| root.join(folder));
+    Ok(packages.chain(others.into_iter().filter(|folder| folder.join("Cargo.toml").exists())).collect())
 }
 
 /// What is compiled to a component.
@@ -105,27 +101,35 @@ struct Guest {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
-    /// A package; `module` is the file that cargo makes of it.
-    Rust { module: String },
-    /// In another language, for a world of the plugin interface.
-    Other { language: Language, world: String },
+    /// A Rust package; `module` is the file that cargo makes of it.
+    Package { module: String },
+    /// What `weirmq plugin new` makes, in this language.
+    Project(Language),
 }
 
 impl Guest {
+    /// The example in `language`.
+    fn example(root: &Path, language: Language) -> Self {
+        let (folder, name) =
+            (root.join(EXAMPLES).join(language.word()), format!("example-{}", language.word()));
+        Self { folder, name, kind: Kind::Project(language) }
+    }
+
     /// The file that it must not share with another guest.
     fn file(&self) -> String {
         match &self.kind {
-            Kind::Rust { module } => module.clone(),
-            Kind::Other { .. } => format!("{}.wasm", self.name),
+            Kind::Package { module } => module.clone(),
+            Kind::Project(_) => format!("{}.wasm", self.name),
         }
     }
 }
 
 fn find_all(root: &Path) -> Result<Vec<Guest>, Stop> {
-    let mut guests: Vec<Guest> = Vec::new();
+    let examples = Language::value_variants().iter().map(|language| Guest::example(root, *language));
+    let mut guests: Vec<Guest> = examples.collect();
     for home in HOMES {
         for folder in folders_in(&root.join(home))? {
-            let Some(guest) = read_guest(folder)? else { continue };
+            let Some(guest) = read_package(folder)? else { continue };
             if let Some(same) = guests.iter().find(|other| other.file() == guest.file()) {
                 return Err(Stop(format!(
                     "{} and {} both build {}; give one of them another package name",
@@ -140,29 +144,6 @@ fn find_all(root: &Path) -> Result<Vec<Guest>, Stop> {
     Ok(guests)
 }
 
-/// The guest in `folder`; `None` where there is neither a Cargo.toml whose library is a `cdylib` nor a
-/// guest.toml.
-fn read_guest(folder: PathBuf) -> Result<Option<Guest>, Stop> {
-    if let Some(text) = read_if_there(&folder.join(MANIFEST))? {
-        let manifest: Manifest = toml::from_str(&text)
-            .map_err(|error| Stop(format!("{}: {error}", folder.join(MANIFEST).display())))?;
-        let kind = Kind::Other { language: manifest.language, world: manifest.world };
-        return Ok(Some(Guest { folder, name: manifest.name, kind }));
-    }
-    read_package(folder)
-}
-
-/// A guest.toml.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifest {
-    /// The component is `target/guests/NAME.wasm`.
-    name: String,
-    language: Language,
-    /// One of the worlds of the plugin interface.
-    world: String,
-}
-
 fn read_if_there(path: &Path) -> Result<Option<String>, Stop> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -171,6 +152,7 @@ fn read_if_there(path: &Path) -> Result<Option<String>, Stop> {
     }
 }
 
+/// The guest in `folder`; `None` where there is no Cargo.toml whose library is a `cdylib`.
 fn read_package(folder: PathBuf) -> Result<Option<Guest>, Stop> {
     let manifest = folder.join("Cargo.toml");
     let Some(text) = read_if_there(&manifest)? else { return Ok(None) };
@@ -194,7 +176,7 @@ fn read_package(folder: PathBuf) -> Result<Option<Guest>, Stop> {
         .and_then(|library| library.get("name"))
         .and_then(toml::Value::as_str)
         .map_or_else(|| name.replace('-', "_"), str::to_owned);
-    Ok(Some(Guest { folder, name, kind: Kind::Rust { module: format!("{module}.wasm") } }))
+    Ok(Some(Guest { folder, name, kind: Kind::Package { module: format!("{module}.wasm") } }))
 }
 
 /// Puts `bytes` at `path` in one step: a broker that watches the file never sees half of it, and is not
@@ -253,32 +235,22 @@ mod tests {
     const CDYLIB: &str = "[lib]\ncrate-type = [\"cdylib\"]\n";
 
     #[test]
-    fn guests_are_packages_with_a_cdylib_and_folders_with_a_manifest_and_nothing_else() {
+    fn guests_are_the_examples_and_packages_with_a_cdylib_and_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         put(root.path(), "plugins/acl/Cargo.toml", &format!("[package]\nname = \"weirmq-acl\"\n{CDYLIB}"));
         put(root.path(), "plugins/c-filter/Makefile", "");
         put(root.path(), "plugins/README.md", "");
-        put(
-            root.path(),
-            "examples/plugins/c/guest.toml",
-            "name = \"example-c\"\nlanguage = \"c\"\nworld = \"auth-plugin\"\n",
-        );
         put(root.path(), "broker/host/tests/guests/helper/Cargo.toml", "[package]\nname = \"helper\"\n");
         put(
             root.path(),
             "broker/host/tests/guests/loops/Cargo.toml",
             "[package]\nname = \"loops\"\n[lib]\nname = \"for_ever\"\ncrate-type = [\"rlib\", \"cdylib\"]\n",
         );
-        let found: Vec<(String, String)> =
-            find_all(root.path()).unwrap().into_iter().map(|guest| (guest.file(), guest.name)).collect();
-        assert_eq!(
-            found,
-            [
-                ("weirmq_acl.wasm".to_owned(), "weirmq-acl".to_owned()),
-                ("example-c.wasm".to_owned(), "example-c".to_owned()),
-                ("for_ever.wasm".to_owned(), "loops".to_owned())
-            ]
-        );
+        let found: Vec<String> = find_all(root.path()).unwrap().iter().map(Guest::file).collect();
+        let examples =
+            Language::value_variants().iter().map(|language| format!("example-{}.wasm", language.word()));
+        let packages = ["weirmq_acl.wasm", "for_ever.wasm"].map(str::to_owned);
+        assert_eq!(found, examples.chain(packages).collect::<Vec<_>>());
     }
 
     #[test]
@@ -323,23 +295,11 @@ mod tests {
     }
 
     #[test]
-    fn a_language_that_nobody_knows_is_refused_with_those_that_are_known() {
-        let root = tempfile::tempdir().unwrap();
-        put(
-            root.path(),
-            "plugins/a/guest.toml",
-            "name = \"a\"\nlanguage = \"cobol\"\nworld = \"auth-plugin\"\n",
-        );
-        let Err(Stop(why)) = find_all(root.path()) else { panic!("refused") };
-        assert!(why.contains("plugins/a/guest.toml") && why.contains("cobol"), "{why}");
-        assert!(why.contains("python"), "{why}");
-    }
-
-    #[test]
     fn a_guest_that_is_not_there_is_answered_with_those_that_are() {
         let root = tempfile::tempdir().unwrap();
         put(root.path(), "plugins/a/Cargo.toml", &format!("[package]\nname = \"acl\"\n{CDYLIB}"));
         let Err(Stop(why)) = build(root.path(), Wanted::One("alc")) else { panic!("refused") };
-        assert_eq!(why, "there is no guest `alc`; there are: acl");
+        let examples = "example-rust, example-c, example-js, example-python, example-go";
+        assert_eq!(why, format!("there is no guest `alc`; there are: {examples}, acl"));
     }
 }

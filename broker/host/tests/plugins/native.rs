@@ -107,6 +107,46 @@ fn a_library_serves_every_hook_point() {
     }
 }
 
+/// Builds the example in Rust with the command of its README.
+fn rust_example() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/native/rust");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("native-rust");
+    let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(readme.contains("\ncargo build --release\n"), "{readme}");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let done = Command::new(cargo)
+        .args(["build", "--release", "--offline"])
+        .current_dir(&folder)
+        .env("CARGO_TARGET_DIR", &target)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    target.join("release/libshout.so")
+}
+
+#[test]
+fn the_example_in_rust_is_built_loaded_and_called() {
+    let plugin = NATIVE.load(&configured("shout", rust_example(), &json!({}))).unwrap();
+    let info = plugin.info();
+    assert_eq!(
+        (info.kind, info.plugin.as_str(), info.version.as_str()),
+        (PluginKind::Native, "shout", "1.0.0")
+    );
+    assert_eq!(
+        (info.hooks, info.topics),
+        (HookPoints::from_iter([HookPoint::OnPublish]), vec!["shout/#".to_owned()])
+    );
+    let asked = Arc::new(message("shout/a", "hören 1".as_bytes()));
+    let Ok(Transformed::Replace(draft)) = wait(bound(&plugin, "shout/a").transform(&asked, now())) else {
+        panic!("it shouts")
+    };
+    assert_eq!(&*draft.payload, "HöREN 1".as_bytes());
+    assert!(Arc::clone(&plugin).on_publish(&TopicName::new("quiet").unwrap()).is_none());
+    plugin.reload().unwrap();
+    assert!(matches!(wait(bound(&plugin, "shout/a").transform(&asked, now())), Ok(Transformed::Replace(_))));
+    assert_eq!(plugin.stats().failures, []);
+}
+
 #[test]
 fn what_a_library_answers_is_checked() {
     let plugin = {

@@ -276,7 +276,7 @@ impl Checks<'_> {
         for (path, name) in self.document.texts_in_each(&["plugin"], "name") {
             if seen.contains(&name) {
                 let text = format!(
-                    "another [[plugin]] is called \"{name}\" already; commands and logs name plugins by it"
+                    "another [[plugin]] is called \"{name}\" already; commands and logs name plugins by it, so give one of them another name"
                 );
                 problems.push(self.problem(&path, text));
             }

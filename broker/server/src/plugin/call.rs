@@ -62,6 +62,5 @@ fn load_serving(
     if plugin.points().contains(hook) {
         return Ok(plugin);
     }
-    let served: Vec<&str> = plugin.points().iter().map(HookPoint::name).collect();
-    Err(QuestionError::NotServed { hook, served: served.join(", ") }.into())
+    Err(QuestionError::not_served(&plugin, hook).into())
 }

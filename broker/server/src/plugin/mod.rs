@@ -4,6 +4,7 @@
 //! - this file: which plugin they are about, and with which settings it is loaded
 //! - [`check`]: what it is and what it wants
 //! - [`call`]: a hook by hand
+//! - [`test`]: many, with what they must answer
 //! - [`bench`]: what a call costs
 //! - `question`: what hooks are asked, from JSON and back
 
@@ -11,6 +12,7 @@ pub(crate) mod bench;
 pub(crate) mod call;
 pub(crate) mod check;
 mod question;
+pub(crate) mod test;
 
 use std::io;
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ pub(crate) enum PluginCommandError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Question(#[from] question::QuestionError),
+    #[error(transparent)]
+    Tests(#[from] test::TestsError),
     #[error("the call failed: {0}")]
     Failed(#[from] weirmq_core::hook::Failure),
     #[error("standard input or output: {0}")]
@@ -59,6 +63,11 @@ impl Subject {
         // Without the caches: nothing is left behind, and compiling takes what it takes.
         let host = Host::new(HostConfig { cache_folder: None, native_folder: None, ..host })?;
         Ok((host, plugin))
+    }
+
+    /// Whether a configuration says what is granted.
+    fn is_configured(&self) -> bool {
+        self.config.is_some()
     }
 
     fn configured(&self) -> Result<(HostConfig, PluginConfig), PluginCommandError> {

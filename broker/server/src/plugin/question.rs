@@ -37,6 +37,14 @@ pub(crate) enum QuestionError {
     NotWanted { topic: String, wanted: String },
 }
 
+impl QuestionError {
+    /// That `plugin` does not serve `hook`.
+    pub(super) fn not_served(plugin: &PluginHook, hook: HookPoint) -> Self {
+        let served: Vec<&str> = plugin.points().iter().map(HookPoint::name).collect();
+        Self::NotServed { hook, served: served.join(", ") }
+    }
+}
+
 /// An example of what a hook is asked.
 pub(super) const fn example(hook: HookPoint) -> &'static str {
     match hook {
@@ -146,15 +154,39 @@ struct FilterJson {
 struct MessageJson {
     topic: String,
     #[serde(default)]
-    payload: String,
+    payload: PayloadJson,
     #[serde(default)]
     qos: u8,
     #[serde(default)]
     retain: bool,
     content_type: Option<String>,
+    received_unix_ms: Option<u64>,
     #[serde(default)]
     user_properties: Vec<(String, String)>,
     publisher: Option<ClientJson>,
+}
+
+/// Text, or bytes as numbers: as [`payload`] writes them.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "`payload` must be text, or { \"bytes\": [numbers from 0 to 255] }")]
+enum PayloadJson {
+    Text(String),
+    Bytes { bytes: Vec<u8> },
+}
+
+impl Default for PayloadJson {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
+impl From<PayloadJson> for Bytes {
+    fn from(payload: PayloadJson) -> Self {
+        match payload {
+            PayloadJson::Text(text) => text.into(),
+            PayloadJson::Bytes { bytes } => bytes.into(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -415,7 +447,7 @@ fn message(from: MessageJson) -> Result<Arc<Message>, String> {
             ..Properties::default()
         },
         publisher,
-        received_unix_ms: now().unix_ms,
+        received_unix_ms: from.received_unix_ms.unwrap_or_else(|| now().unix_ms),
         expires_at: None,
         hops: 0,
     }))
@@ -543,6 +575,11 @@ mod tests {
             (HookPoint::Authenticate, r#"{"client_id": "c", "version": 3}"#, "`version` is 3"),
             (HookPoint::OnPublish, r#"{"topic": "a/#"}"#, "`topic` is"),
             (HookPoint::OnPublish, r#"{"topic": "a", "qos": 3}"#, "`qos` is 3"),
+            (
+                HookPoint::OnPublish,
+                r#"{"topic": "a", "payload": {"bytes": [256]}}"#,
+                "`payload` must be text",
+            ),
             (HookPoint::OnSubscribe, r#"{"client": {"id": "c"}, "filter": "a/#/b"}"#, "`filter` is"),
             (HookPoint::Authorize, r#"{"client": {"id": "c"}}"#, "one of `publish` and `subscribe`"),
             (HookPoint::Timer, r#"{"now": 1}"#, "unknown field `now`"),

@@ -64,7 +64,7 @@ fn each_mistake_names_the_key_the_line_and_what_would_be_right() {
         (
             "[[plugin]]\nname = 'a'\nfile = 'b'\n[[plugin]]\nname = 'a'\nfile = 'c'",
             6,
-            &["another [[plugin]] is called \"a\""],
+            &["another [[plugin]] is called \"a\"", "give one of them another name"],
         ),
         ("[[sink.file]]\nname = 'a/b'\nfile = 'x'", 3, &["sink 'a/b'"]),
         ("[banner]\ntry = ['x']", 3, &["`try` in [banner]", "`try_it`"]),

@@ -9,6 +9,8 @@
 )]
 
 mod admin;
+mod author;
+mod bad_plugins;
 mod check;
 mod command;
 mod config_errors;

@@ -5,7 +5,6 @@ package export_weirmq_plugin_authorize
 import (
 	"fmt"
 
-	"wit_component/memory"
 	"wit_component/policy"
 	. "wit_component/weirmq_plugin_authorize"
 )
@@ -14,7 +13,6 @@ const notAuthorized = 0x87
 
 // Authorize decides by the templates of the policy.
 func Authorize(identity Identity, action Action) Decision {
-	memory.MayCollect()
 	templates, asked, verb := policy.Current.Subscribe, "", "subscribe to"
 	switch action.Tag() {
 	case Action_Publish:

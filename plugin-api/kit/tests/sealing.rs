@@ -7,7 +7,7 @@
     reason = "a test that meets what it does not expect should stop there"
 )]
 
-use weirmq_seal::{Error, componentize, seal};
+use weirmq_kit::seal::{SealError, componentize, seal};
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId};
 
@@ -82,10 +82,34 @@ fn every_function_of_wasi_preview_1_that_needs_no_file_is_served_or_traps() {
 }
 
 #[test]
+fn a_runtime_that_stops_its_clocks_is_given_clocks_that_call_nobody_then() {
+    let imports_of = |name: &str, params: &str, result: &str| {
+        format!("(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} {params} {result}))")
+    };
+    let text = [
+        imports_of("adapter_monotonic_clock_set_paused", "(param i32)", ""),
+        imports_of("clock_time_get", "(param i32 i64 i32)", "(result i32)"),
+        imports_of("poll_oneoff", "(param i32 i32 i32 i32)", "(result i32)"),
+    ]
+    .concat();
+    let body = "(call $adapter_monotonic_clock_set_paused (i32.const 1)) \
+                (drop (call $clock_time_get (i32.const 1) (i64.const 0) (i32.const 8))) \
+                (drop (call $poll_oneoff (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 8)))";
+    let (resolve, world) = world();
+    let sealed = componentize(&module(&text, body), Some((&resolve, world))).unwrap();
+    // The clock of the plugin interface itself: WASI's, which call it whenever they are asked, are not in the way.
+    assert_eq!(imports(&sealed), ["weirmq:plugin/clock@0.1.0"]);
+    assert!(!sealed.windows(11).any(|window| window == b"wasi:clocks"), "no clocks of WASI");
+}
+
+#[test]
 fn what_is_no_component_and_no_module_of_its_world_is_refused() {
-    assert!(matches!(seal(b"not wasm"), Err(Error::NoComponent(_))));
+    assert!(matches!(seal(b"not wasm"), Err(SealError::NoComponent(_))));
+    assert!(matches!(componentize(&module("", ""), None), Err(SealError::NoWorld)));
     let (resolve, world) = world();
     let other = wat::parse_str("(module)").unwrap();
-    let Err(Error::NoModule(why)) = componentize(&other, Some((&resolve, world))) else { panic!("refused") };
+    let Err(SealError::NoModule(why)) = componentize(&other, Some((&resolve, world))) else {
+        panic!("refused")
+    };
     assert!(why.contains("run"), "{why}");
 }

@@ -9,10 +9,10 @@
 //! - this file: what there is to call
 //! - `lay`: the component that serves WASI, as much of it as a given component asks for
 //! - `floor.wat`, `floor.wit`: its code, and what it stands on
-
-#![forbid(unsafe_code)]
+//! - `pause`, `pause.wat`: clocks for a runtime that looks at them when nothing may be called
 
 mod lay;
+mod pause;
 
 use wac_graph::types::Package;
 use wac_graph::{CompositionGraph, EncodeOptions};
@@ -21,13 +21,16 @@ use wit_parser::{Resolve, WorldId};
 
 /// Why there is no sealed component.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum SealError {
     /// What was given is no component.
     #[error("this is no component: {0}")]
     NoComponent(String),
     /// What was given is no core module of its world.
     #[error("this is no module of its world: {0}")]
     NoModule(String),
+    /// What was given is a core module of some world.
+    #[error("this core module does not say which world it was written for; name it with --wit and --world")]
+    NoWorld,
     /// It asks for something of WASI in a way that nothing here fits.
     #[error("its WASI imports cannot be served: {0}")]
     Unfit(String),
@@ -37,35 +40,54 @@ pub enum Error {
 /// carries the description of its world itself; WASI preview 1 is adapted.
 ///
 /// # Errors
-/// [`Error`] with what does not fit.
-pub fn componentize(module: &[u8], world: Option<(&Resolve, WorldId)>) -> Result<Vec<u8>, Error> {
+/// [`SealError`] with what does not fit.
+pub fn componentize(module: &[u8], world: Option<(&Resolve, WorldId)>) -> Result<Vec<u8>, SealError> {
     use wasi_preview1_component_adapter_provider::{
         WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as ADAPTER,
     };
-    let mut module = module.to_vec();
-    let mut encode = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    if world.is_none() && !says_its_world(module) {
+        return Err(SealError::NoWorld);
+    }
+    let encode = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        let redirected = pause::redirect(module)?;
+        let pauses = redirected.is_some();
+        let mut module = redirected.unwrap_or_else(|| module.to_vec());
         if let Some((resolve, world)) = world {
             embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8, false)?;
         }
-        Ok(ComponentEncoder::default().validate(true).module(&module)?.adapter(NAME, ADAPTER)?.encode()?)
+        let mut encoder = ComponentEncoder::default();
+        encoder.validate(true).module(&module)?.adapter(NAME, ADAPTER)?;
+        if pauses {
+            encoder.adapter(pause::NAME, &pause::adapter()?)?;
+        }
+        Ok(encoder.encode()?)
     };
-    let component = encode().map_err(|error| Error::NoModule(with_causes(&*error)))?;
+    let component = encode().map_err(|error| SealError::NoModule(with_causes(&*error)))?;
     seal(&component)
+}
+
+/// Whether `module` has what bindings put into it: the description of its world.
+fn says_its_world(module: &[u8]) -> bool {
+    use wasmparser::{Parser, Payload};
+    Parser::new(0).parse_all(module).map_while(Result::ok).any(|payload| match payload {
+        Payload::CustomSection(section) => section.name().starts_with("component-type"),
+        _ => false,
+    })
 }
 
 /// The same component, asking for nothing of WASI. One that asks for none is answered as it is.
 ///
 /// # Errors
-/// [`Error`] with what does not fit.
-pub fn seal(component: &[u8]) -> Result<Vec<u8>, Error> {
+/// [`SealError`] with what does not fit.
+pub fn seal(component: &[u8]) -> Result<Vec<u8>, SealError> {
     let decoded =
-        wit_component::decode(component).map_err(|error| Error::NoComponent(format!("{error:#}")))?;
+        wit_component::decode(component).map_err(|error| SealError::NoComponent(format!("{error:#}")))?;
     let DecodedWasm::Component(resolve, world) = decoded else {
-        return Err(Error::NoComponent("it holds interfaces, no code".to_owned()));
+        return Err(SealError::NoComponent("it holds interfaces, no code".to_owned()));
     };
-    match lay::floor(resolve, world).map_err(Error::Unfit)? {
+    match lay::floor(resolve, world).map_err(SealError::Unfit)? {
         None => Ok(component.to_vec()),
-        Some(floor) => compose(component, floor).map_err(|error| Error::Unfit(with_causes(&*error))),
+        Some(floor) => compose(component, floor).map_err(|error| SealError::Unfit(with_causes(&*error))),
     }
 }
 

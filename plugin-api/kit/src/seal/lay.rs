@@ -7,7 +7,8 @@ use wit_parser::abi::{AbiVariant, WasmType};
 use wit_parser::{InterfaceId, Resolve, WorldId, WorldItem, WorldKey};
 
 const CODE: &str = include_str!("floor.wat");
-const WORLD: &str = include_str!("floor.wit");
+/// The worlds of what is put into a component.
+pub(super) const WORLDS: &str = include_str!("floor.wit");
 /// The resources that the floor makes handles of: their names in the code, their interfaces, their names there.
 const RESOURCES: [(&str, &str, &str); 3] = [
     ("$new_input_stream", "wasi:io/streams", "input-stream"),
@@ -16,10 +17,10 @@ const RESOURCES: [(&str, &str, &str); 3] = [
 ];
 
 /// A component that exports what `guest` imports of WASI; `None` where it imports nothing of it.
-pub(crate) fn floor(guest_types: Resolve, guest: WorldId) -> Result<Option<Vec<u8>>, String> {
+pub(super) fn floor(guest_types: Resolve, guest: WorldId) -> Result<Option<Vec<u8>>, String> {
     let said = |error: &dyn std::fmt::Display| format!("{error:#}");
     let mut types = Resolve::default();
-    let package = types.push_str("floor.wit", WORLD).map_err(|error| said(&error))?;
+    let package = types.push_str("floor.wit", WORLDS).map_err(|error| said(&error))?;
     let map = types.merge(guest_types).map_err(|error| said(&error))?;
     let guest = map.map_world(guest, Default::default()).map_err(|error| said(&error))?;
     let world = types.select_world(&[package], Some("floor")).map_err(|error| said(&error))?;
