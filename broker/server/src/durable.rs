@@ -247,12 +247,13 @@ pub fn restore(
     now: Now,
 ) -> Result<Restored, DurableError> {
     let mut restored = Restored::default();
-    let mut messages = Messages { broker, now, seen: HashMap::new() };
+    let mut messages = Messages { broker, now, seen: HashMap::default() };
     for client in store.clients() {
         let Some(facts) = store.session(&client) else { continue };
         let Some(header) = facts.header else { continue };
-        let mut kept = Vec::new();
-        for queued in store.queue(&client, 0, usize::MAX) {
+        let queue = store.queue(&client, 0, usize::MAX);
+        let mut kept = Vec::with_capacity(queue.len());
+        for queued in queue {
             let Some((stored, identifiers)) = store.message(&client, queued.number)? else { continue };
             let Some(message) = messages.take(queued.number, stored) else {
                 restored.sealed += 1;
@@ -299,7 +300,7 @@ pub fn restore(
 struct Messages<'a> {
     broker: &'a Broker,
     now: Now,
-    seen: HashMap<Number, Option<Arc<Message>>>,
+    seen: HashMap<Number, Option<Arc<Message>>, foldhash::fast::RandomState>,
 }
 
 impl Messages<'_> {
