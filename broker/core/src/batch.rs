@@ -108,9 +108,10 @@ impl Batch {
         }
     }
 
-    /// Whether an outbox that is to be flushed has more waiting than `bytes`.
-    pub(crate) fn is_congested(&self, bytes: usize) -> bool {
-        self.outboxes.iter().any(|outbox| outbox.bytes() > bytes)
+    /// Whether outboxes besides `own` are to be flushed, and each has more than `bytes` waiting.
+    pub(crate) fn is_congested(&self, bytes: usize, own: &Arc<Outbox>) -> bool {
+        let mut others = self.outboxes.iter().filter(|outbox| !Arc::ptr_eq(outbox, own)).peekable();
+        others.peek().is_some() && others.all(|outbox| outbox.bytes() > bytes)
     }
 
     /// Records what was noted, flushes the outboxes and adds the counts up.

@@ -7,12 +7,12 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bytes::BytesMut;
-use support::{V5, VERSIONS, World, text};
+use bytes::{Bytes, BytesMut};
+use support::{V5, VERSIONS, World, id, text};
 use weirmq_core::broker::Settings;
 use weirmq_core::connection::{Connection, Peer};
 use weirmq_core::outbox::{Outbox, Transport};
-use weirmq_wire::{Connect, Packet, Version};
+use weirmq_wire::{Connect, Packet, Publish, QoS, Subscribe, SubscribeOptions, Version};
 
 const OUTBOX_BYTES_MAX: usize = 1_000;
 const PING: [u8; 2] = [0xC0, 0];
@@ -50,11 +50,15 @@ struct Deaf {
 
 impl Deaf {
     fn connected(world: &World, version: Version, keep_alive_s: u16) -> Self {
+        Self::named(world, version, keep_alive_s, "deaf")
+    }
+
+    fn named(world: &World, version: Version, keep_alive_s: u16, client_id: &str) -> Self {
         let socket = Arc::new(Socket::default());
         let outbox = Arc::new(Outbox::new(Arc::new(End(Arc::clone(&socket)))));
         let peer = Peer { address: None, listener: Arc::from("test") };
         let connection = Connection::new(Arc::clone(&world.broker), Arc::clone(&outbox), peer, world.now());
-        let mut connect = Connect::new(version, text("deaf"));
+        let mut connect = Connect::new(version, text(client_id));
         connect.keep_alive_s = keep_alive_s;
         let mut bytes = Vec::new();
         Packet::Connect(Box::new(connect)).encode(version, &mut bytes).unwrap();
@@ -105,4 +109,50 @@ fn who_takes_no_answers_is_silent_after_its_keep_alive() {
     deaf.connection.input(&mut bytes, world.now());
     deaf.connection.handle_timeout(world.now());
     assert!(deaf.connection.is_over());
+}
+
+#[test]
+fn a_publisher_is_slowed_down_where_all_receivers_are_behind_and_not_by_one_of_them() {
+    let world = World::with(Settings::default(), []);
+    let feed = |deaf: &mut Deaf, packet: Packet| {
+        let mut bytes = Vec::new();
+        packet.encode(V5, &mut bytes).unwrap();
+        deaf.connection.input(&mut BytesMut::from(&bytes[..]), world.now());
+    };
+    let mut publisher = Deaf::connected(&world, V5, 0);
+    let mut subscribers = ["one", "two"].map(|name| Deaf::named(&world, V5, 0, name));
+    for subscriber in &mut subscribers {
+        subscriber.socket.reads.store(true, Ordering::Relaxed);
+        subscriber.outbox.resume();
+        let filters = vec![(text("t"), SubscribeOptions::default())];
+        let (packet_id, user_properties) = (id(1), Vec::new());
+        feed(
+            subscriber,
+            Packet::Subscribe(Subscribe { packet_id, subscription_id: None, user_properties, filters }),
+        );
+        subscriber.connection.flush();
+    }
+    let behind = |subscriber: &Deaf| subscriber.socket.reads.store(false, Ordering::Relaxed);
+    let mut is_congested = |payload: usize| {
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: text("t"),
+            packet_id: None,
+            extras: None,
+            payload: Bytes::from("x".repeat(payload)),
+        };
+        feed(&mut publisher, Packet::Publish(publish));
+        let congested = publisher.connection.is_congested(1_000);
+        publisher.connection.flush();
+        congested
+    };
+    assert!(!is_congested(900));
+    behind(&subscribers[0]);
+    assert!(!is_congested(900));
+    assert!(!is_congested(900), "the other one keeps up");
+    behind(&subscribers[1]);
+    assert!(!is_congested(900));
+    assert!(is_congested(900));
 }

@@ -365,10 +365,11 @@ impl Connection {
         self.settle_owed();
     }
 
-    /// Whether a receiver of what was published has more waiting than it is good to add to.
+    /// Whether everybody who receives what was published has more than `bytes` waiting: then it is published faster
+    /// than anybody takes it. One who is slow alone costs its own queue, and nobody else time.
     #[must_use]
     pub fn is_congested(&self, bytes: usize) -> bool {
-        self.batch.is_congested(bytes)
+        self.batch.is_congested(bytes, &self.outbox)
     }
 
     /// Handles `packet` now, or has it wait behind what is not answered.

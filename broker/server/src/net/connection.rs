@@ -24,7 +24,7 @@ use super::down::{Down, Place};
 
 /// How many reads a connection does before others have a turn.
 const READS_IN_A_ROW: usize = 4;
-/// A receiver with more than this waiting slows its publisher down: it is not read for a moment.
+/// A publisher all of whose receivers have more than this waiting is not read for a moment: TCP slows it down.
 const CONGESTED_BYTES: usize = 1024 * 1024;
 /// How long a publisher pauses at most for its receivers.
 const CONGESTION_PAUSE: Duration = Duration::from_millis(5);
