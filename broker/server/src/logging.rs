@@ -23,7 +23,11 @@ pub fn start(log: &Log) -> Result<(), String> {
         None => why,
     })?;
     let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| OneLine(std::io::stderr()));
+    // Where nobody reads standard error any more, saying so there would be a panic.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false)
+        .with_writer(|| OneLine(std::io::stderr()));
     // Somebody who uses the broker as a library may have set up logs of their own: then those count.
     let _ = match log.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),

@@ -1,9 +1,10 @@
 //! How a broker starts and ends.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
-use crate::support::{BARE, Broker, PATIENCE, Place, Webhook, binary, vacant_address};
+use crate::support::{BARE, Broker, PATIENCE, Place, Webhook, binary, eventually, vacant_address};
 
 #[test]
 fn sigterm_tells_the_clients_drains_and_exits_with_0() {
@@ -27,6 +28,37 @@ fn sigterm_tells_the_clients_drains_and_exits_with_0() {
     client.read_to_end(&mut last).unwrap();
     assert_eq!((last.first(), last.get(2)), (Some(&0xe0), Some(&0x8b)));
     assert_eq!(broker.ended().code(), Some(0));
+}
+
+#[test]
+fn a_broker_whose_log_nobody_reads_any_more_serves_on_and_ends_as_asked() {
+    let address = vacant_address();
+    let listen = ["run", "--listen", &address.to_string(), "--allow-anonymous"].map(str::to_owned);
+    let place = Place::with("");
+    let mut process = binary()
+        .args(listen)
+        .arg("--data-folder")
+        .arg(place.path("data"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("listening")));
+    drop(log);
+    for client in *b"abc" {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let connect = [&b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01"[..], &[client]].concat();
+        socket.write_all(&connect).unwrap();
+        let mut connack = [0; 4];
+        socket.read_exact(&mut connack).unwrap();
+        assert_eq!(connack, *b"\x20\x02\x00\x00");
+    }
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let ended = eventually("the end of the broker", || process.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
 }
 
 #[test]
