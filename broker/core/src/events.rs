@@ -17,6 +17,7 @@ use crate::topic::TopicName;
 const NOTED_MAX: usize = 16_384;
 
 /// What happens to single messages, for those who asked to be told. Where nobody has, a look at one number is all.
+#[derive(Default)]
 pub(crate) struct Events {
     /// The kinds that somebody wants, by [`EventKinds::bits`].
     wanted: AtomicU8,
@@ -28,20 +29,6 @@ pub(crate) struct Events {
     telling: Mutex<()>,
     now: Mutex<Now>,
     left_out: AtomicU64,
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self {
-            wanted: AtomicU8::new(0),
-            chains: ArcSwap::default(),
-            noted: Mutex::default(),
-            waiting: AtomicU64::new(0),
-            telling: Mutex::default(),
-            now: Mutex::default(),
-            left_out: AtomicU64::new(0),
-        }
-    }
 }
 
 /// The message that something happens to.

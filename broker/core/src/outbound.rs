@@ -157,9 +157,10 @@ impl Outbound {
             }
             (Some(live), QoS::AtMostOnce) if live.outbox.is_closed() => Err(DropReason::NoReceiverOnline),
             (Some(_), QoS::AtMostOnce) => Err(DropReason::SlowConsumer),
-            (Some(live), _) if self.may_start(live) => {
-                self.start(live, parcel, Said::WithIt, now, batch).map(Stage::UnderWay)
-            }
+            (Some(live), _) if self.may_start(live) => self
+                .start(live, parcel, Said::WithIt, now, batch)
+                .map(Stage::UnderWay)
+                .map_err(|(reason, _)| reason),
             (live, _) => {
                 if let Some(live) = live.filter(|live| !live.has_room()) {
                     live.outbox.want_room();
@@ -233,9 +234,10 @@ impl Outbound {
     ) -> Result<Stage, DropReason> {
         match parcel.qos {
             QoS::AtMostOnce => self.send(live, &parcel, None, now, batch).map(|()| Stage::Waiting),
-            _ if self.may_start(live) => {
-                self.start(live, parcel, Said::WithIt, now, batch).map(Stage::UnderWay)
-            }
+            _ if self.may_start(live) => self
+                .start(live, parcel, Said::WithIt, now, batch)
+                .map(Stage::UnderWay)
+                .map_err(|(reason, _)| reason),
             _ => {
                 self.push(parcel);
                 Ok(Stage::Waiting)
@@ -250,15 +252,14 @@ impl Outbound {
         while self.may_start_with(live) {
             let Some(parcel) = self.queue.pop_front() else { break };
             self.queue_bytes -= parcel.message.size();
-            let (slot, message) = (parcel.slot.clone(), Arc::clone(&parcel.message));
             let outcome = if parcel.message.is_expired(now) {
-                Err(DropReason::Expired)
+                Err((DropReason::Expired, parcel))
             } else {
                 self.start(live, parcel, Said::Beside, now, batch)
             };
-            if let Err(reason) = outcome {
-                self.mark(slot.as_ref(), MarkKind::Settled, batch);
-                on_drop(reason, &message);
+            if let Err((reason, parcel)) = outcome {
+                self.mark(parcel.slot.as_ref(), MarkKind::Settled, batch);
+                on_drop(reason, &parcel.message);
             }
         }
         let waits = !self.queue.is_empty() || !self.replays.is_empty() || self.unsent > 0;
@@ -420,16 +421,7 @@ impl Outbound {
                 _ => self.inflight.push_back(entry),
             }
         }
-        let before = std::mem::take(&mut self.queue);
-        (self.queue_bytes, self.expires_first) = (0, None);
-        for parcel in before {
-            if is_lost(&parcel) {
-                self.mark(parcel.slot.as_ref(), MarkKind::Settled, batch);
-                on_drop(DropReason::Denied, &parcel.message);
-            } else {
-                self.push(parcel);
-            }
-        }
+        self.sift(DropReason::Denied, is_lost, batch, on_drop);
     }
 
     /// The messages that wait or are under way, whose receiver has not acknowledged them.
@@ -464,6 +456,9 @@ impl Outbound {
 
     /// Gives `parcel` an identifier and sends it. A QoS 2 message that is recorded is only held: sent before it is kept,
     /// a crash would make it two.
+    ///
+    /// # Errors
+    /// The reason for which it is dropped, and the parcel.
     fn start(
         &mut self,
         live: &mut Live,
@@ -471,7 +466,7 @@ impl Outbound {
         said: Said,
         now: Instant,
         batch: &mut Batch,
-    ) -> Result<PacketId, DropReason> {
+    ) -> Result<PacketId, (DropReason, Parcel)> {
         let (given, id) = self.next_id();
         let slot = parcel.slot.clone();
         let hold = match (&slot, parcel.qos, batch.ledger()) {
@@ -484,7 +479,9 @@ impl Outbound {
         if hold.is_some() {
             self.held += 1;
         } else {
-            self.send(live, &parcel, Some(id), now, batch)?;
+            if let Err(reason) = self.send(live, &parcel, Some(id), now, batch) {
+                return Err((reason, parcel));
+            }
             if said == Said::Beside {
                 self.mark(slot.as_ref(), MarkKind::UnderWay(id), batch);
             }
@@ -642,12 +639,23 @@ impl Outbound {
         if self.expires_first.is_none_or(|first| first > now) {
             return;
         }
+        self.sift(DropReason::Expired, |parcel| parcel.message.is_expired(now), batch, on_drop);
+    }
+
+    /// Drops of what waits that for which `is_out` holds.
+    fn sift(
+        &mut self,
+        reason: DropReason,
+        is_out: impl Fn(&Parcel) -> bool,
+        batch: &mut Batch,
+        on_drop: OnDrop<'_>,
+    ) {
         let before = std::mem::take(&mut self.queue);
         (self.queue_bytes, self.expires_first) = (0, None);
         for parcel in before {
-            if parcel.message.is_expired(now) {
+            if is_out(&parcel) {
                 self.mark(parcel.slot.as_ref(), MarkKind::Settled, batch);
-                on_drop(DropReason::Expired, &parcel.message);
+                on_drop(reason, &parcel.message);
             } else {
                 self.push(parcel);
             }
