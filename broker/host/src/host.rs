@@ -75,9 +75,7 @@ impl Host {
         }
         Ok(info)
     }
-}
 
-impl Host {
     /// Loads a version that may serve no hook point.
     pub(crate) fn load_any(&self, config: &PluginConfig) -> Result<Generation, LoadError> {
         self.shared.load_any(config, Role::Live)

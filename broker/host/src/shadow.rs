@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use weirmq_core::hook::{
-    Authentication, Decision, Delivery, Failure, FilterVerdict, HookPoint, Persisted, Transformed,
+    Authentication, Decision, Delivery, Failure, FilterVerdict, HookPoint, Persisted, ReasonCode, Transformed,
 };
 
 use crate::config::ShadowConfig;
@@ -170,20 +170,27 @@ fn count(counts: &[AtomicU64], point: HookPoint) {
 }
 
 /// What hooks answer, to be compared. The words of a reason, which are for logs, make no difference.
-pub(crate) trait Answer: Clone + Send + 'static {
+pub(crate) trait Answer: Clone + PartialEq + Send + 'static {
+    /// Where it refuses: what the client is told.
+    fn refusal(&self) -> Option<ReasonCode> {
+        None
+    }
+
     /// Whether the broker would do the same.
-    fn is_same_as(&self, other: &Self) -> bool;
+    fn is_same_as(&self, other: &Self) -> bool {
+        match (self.refusal(), other.refusal()) {
+            (Some(one), Some(other)) => one == other,
+            _ => self == other,
+        }
+    }
 
     /// In a few words, without what a message or a login contains.
     fn in_words(&self) -> String;
 }
 
 impl Answer for Authentication {
-    fn is_same_as(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Deny(one), Self::Deny(other)) => one.code == other.code,
-            (one, other) => one == other,
-        }
+    fn refusal(&self) -> Option<ReasonCode> {
+        if let Self::Deny(denial) = self { Some(denial.code) } else { None }
     }
 
     fn in_words(&self) -> String {
@@ -197,11 +204,8 @@ impl Answer for Authentication {
 }
 
 impl Answer for Decision {
-    fn is_same_as(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Deny(one), Self::Deny(other)) => one.code == other.code,
-            (one, other) => one == other,
-        }
+    fn refusal(&self) -> Option<ReasonCode> {
+        if let Self::Deny(denial) = self { Some(denial.code) } else { None }
     }
 
     fn in_words(&self) -> String {
@@ -214,11 +218,8 @@ impl Answer for Decision {
 }
 
 impl Answer for Transformed {
-    fn is_same_as(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Drop(one), Self::Drop(other)) => one.code == other.code,
-            (one, other) => one == other,
-        }
+    fn refusal(&self) -> Option<ReasonCode> {
+        if let Self::Drop(denial) = self { Some(denial.code) } else { None }
     }
 
     fn in_words(&self) -> String {
@@ -247,11 +248,8 @@ impl Answer for Delivery {
 }
 
 impl Answer for FilterVerdict {
-    fn is_same_as(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Deny(one), Self::Deny(other)) => one.code == other.code,
-            (one, other) => one == other,
-        }
+    fn refusal(&self) -> Option<ReasonCode> {
+        if let Self::Deny(denial) = self { Some(denial.code) } else { None }
     }
 
     fn in_words(&self) -> String {
@@ -264,10 +262,6 @@ impl Answer for FilterVerdict {
 }
 
 impl Answer for Persisted {
-    fn is_same_as(&self, other: &Self) -> bool {
-        self == other
-    }
-
     fn in_words(&self) -> String {
         match self {
             Self::Keep => "keep",
@@ -280,10 +274,6 @@ impl Answer for Persisted {
 
 /// A payload that was read back.
 impl Answer for Bytes {
-    fn is_same_as(&self, other: &Self) -> bool {
-        self == other
-    }
-
     fn in_words(&self) -> String {
         format!("{} bytes", self.len())
     }
