@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use weirmq_wire::{Connect, Packet, Publish, QoS, ReasonCode, Version};
+use weirmq_wire::{Connect, Packet, Publish, ReasonCode, Version};
 
-use crate::crash::session::{Link, lasting, message, subscribe, text};
+use crate::crash::session::{Link, lasting, leave_a_session, message, text};
 use crate::sqlite_store;
 use crate::support::{Broker, Place, binary};
 
@@ -77,15 +77,6 @@ impl BadDisk {
     fn is_repaired(&self) {
         fs::remove_file(self.order()).unwrap();
     }
-}
-
-/// A session `offline` that is subscribed to `queue/#` and not connected.
-fn leave_a_session(broker: &Broker) {
-    let (mut link, _) = Link::enter(broker.address, &lasting(Version::V5, "offline"));
-    link.send(&subscribe(["queue/#"], QoS::AtLeastOnce));
-    assert!(matches!(link.wait(), Packet::SubAck(_)));
-    drop(link);
-    broker.log.wait_for(&["disconnected", "offline"]);
 }
 
 /// A publisher and what it was promised.

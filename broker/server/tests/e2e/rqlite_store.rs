@@ -8,9 +8,9 @@ use std::thread;
 
 use rusqlite::types::ToSqlOutput;
 use serde_json::{Value, json};
-use weirmq_wire::{Packet, QoS, ReasonCode, Version};
+use weirmq_wire::{Packet, ReasonCode, Version};
 
-use crate::crash::session::{Link, lasting, message, subscribe};
+use crate::crash::session::{Link, leave_a_session, message};
 use crate::sqlite_store::HEAD;
 use crate::support::{Broker, Place, guest};
 
@@ -171,15 +171,6 @@ fn place(rqlite: &Rqlite) -> Place {
     );
     place.write("weirmq.toml", &format!("{HEAD}{tables}"));
     place
-}
-
-/// A session `offline` that is subscribed to `queue/#` and not connected.
-fn leave_a_session(broker: &Broker) {
-    let (mut link, _) = Link::enter(broker.address, &lasting(Version::V5, "offline"));
-    link.send(&subscribe(["queue/#"], QoS::AtLeastOnce));
-    assert!(matches!(link.wait(), Packet::SubAck(_)));
-    drop(link);
-    broker.log.wait_for(&["disconnected", "offline"]);
 }
 
 /// Publishes at QoS 1, and answers the reason code of the PUBACK.

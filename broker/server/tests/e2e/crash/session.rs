@@ -10,7 +10,7 @@ use weirmq_wire::{
     Text, Version, Will,
 };
 
-use crate::support::eventually;
+use crate::support::{Broker, eventually};
 
 pub(crate) fn text(text: &str) -> Text {
     Text::new(text).unwrap()
@@ -48,6 +48,15 @@ pub(crate) fn will(topic: &str, delay_interval_s: u32) -> Will {
         message_expiry_interval_s: None,
         properties: Properties::default(),
     }
+}
+
+/// A session `offline` that is subscribed to `queue/#` and not connected.
+pub(crate) fn leave_a_session(broker: &Broker) {
+    let (mut link, _) = Link::enter(broker.address, &lasting(Version::V5, "offline"));
+    link.send(&subscribe(["queue/#"], QoS::AtLeastOnce));
+    assert!(matches!(link.wait(), Packet::SubAck(_)));
+    drop(link);
+    broker.log.wait_for(&["disconnected", "offline"]);
 }
 
 /// One connection.
