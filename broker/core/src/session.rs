@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use weirmq_wire::{Ack, Packet, PacketId, PacketType, PublishHead, ReasonCode, Version, encode_ack};
 
@@ -55,7 +56,7 @@ pub(crate) struct State {
     pub(crate) subscriptions: HashMap<Subscribable, Options>,
     /// QoS 2 messages that were taken from the client and not released yet `[MQTT-4.3.3-10]`, each with the
     /// number of the connection that sent it last: against the quota of that one it counts `[MQTT-4.9.0-2]`.
-    pub(crate) unreleased: HashMap<PacketId, u64>,
+    pub(crate) unreleased: HashMap<PacketId, u64, RandomState>,
     /// What is on its way to the client.
     pub(crate) outbound: Outbound,
     /// Without a connection: when the will is due.
@@ -263,7 +264,7 @@ impl Session {
             expiry,
             will: None,
             subscriptions: HashMap::new(),
-            unreleased: HashMap::new(),
+            unreleased: HashMap::default(),
             outbound: Outbound::new(&client_id),
             will_at: None,
             ends_at: None,

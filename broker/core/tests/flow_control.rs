@@ -395,3 +395,52 @@ fn a_publisher_s_alias_that_is_too_high_or_names_nothing_is_the_end() {
     p.expect_closed(ReasonCode::ProtocolError);
     s.expect_nothing();
 }
+
+/// What many clients do: all their acknowledgements in one segment.
+#[test]
+fn acknowledgements_that_come_in_one_read_are_answered_like_single_ones() {
+    for version in VERSIONS {
+        let world = World::new();
+        let mut s = world.client(version, "s");
+        s.subscribe(&world, "q", 2);
+        let mut p = world.client(version, "p");
+        // More than are handled at once, and some of which nobody knows.
+        let all: Vec<u16> = (1..=150).collect();
+        for number in &all {
+            p.publish_with(&world, "q", 2, "x", |publish| publish.packet_id = Some(id(*number)));
+        }
+        p.all();
+        p.acks(&world, PacketType::PubRel, all.iter().copied().chain([500, 7]));
+        for number in &all {
+            p.expect_ack(PacketType::PubComp, id(*number), ReasonCode::Success);
+        }
+        for number in [500, 7] {
+            p.expect_ack(PacketType::PubComp, id(number), ReasonCode::PacketIdentifierNotFound);
+        }
+        p.expect_nothing();
+        s.work(&world);
+        s.all();
+        s.acks(&world, PacketType::PubRec, [1, 900, 2]);
+        s.expect_ack(PacketType::PubRel, id(1), ReasonCode::Success);
+        s.expect_ack(PacketType::PubRel, id(900), ReasonCode::PacketIdentifierNotFound);
+        s.expect_ack(PacketType::PubRel, id(2), ReasonCode::Success);
+        s.acks(&world, PacketType::PubRec, 3..=150);
+        s.acks(&world, PacketType::PubComp, all);
+        assert_eq!(world.broker.client("s").map(|client| client.pending), Some(0), "{version:?}");
+    }
+}
+
+#[test]
+fn acknowledgements_in_one_read_make_room_for_as_many_as_wait() {
+    let world = World::new();
+    let mut s = world.connect(V5, "s", |connect| connect.receive_max = id(3)).0;
+    s.subscribe(&world, "q", 1);
+    let mut p = world.client(V5, "p");
+    for number in 0..10 {
+        p.publish(&world, "q", 1, &number.to_string());
+    }
+    s.work(&world);
+    assert_eq!(s.payloads(), ["0", "1", "2"]);
+    s.acks(&world, PacketType::PubAck, [1, 77, 2, 3]);
+    assert_eq!(s.payloads(), ["3", "4", "5"]);
+}

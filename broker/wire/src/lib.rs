@@ -7,7 +7,7 @@
 //!
 //! # Layout
 //! - [`decoder`](Decoder): framing, direction, "CONNECT first", and the rule for packets that are not whole yet
-//! - `glance`: the short way for what most packets are
+//! - `glance`: the short ways for what most packets are
 //! - `read`: the cursor that every packet is parsed with; it knows "not arrived" from "not there"
 //! - `write`: the sink that every packet is written to, once to count and once for good
 //! - `packet/`: a file per packet type: its struct, how it is read, how it is written
@@ -33,7 +33,7 @@ mod write;
 pub use basic::{PacketId, PacketType, QoS, QoSError, Side, Version};
 pub use decoder::Decoder;
 pub use error::{DecodeError, EncodeError};
-pub use glance::Glance;
+pub use glance::{Acks, Glance};
 pub use packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, Packet, Publish, PublishExtras, PublishHead, RetainHandling,
     SubAck, Subscribe, SubscribeOptions, UnsubAck, Unsubscribe, Will, encode_ack,

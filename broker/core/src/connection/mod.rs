@@ -10,7 +10,7 @@
 //! - `connect`: CONNECT, the login, AUTH
 //! - `publish`: PUBLISH and the acknowledgements of both directions
 //! - `pace`: how fast it may publish
-//! - `relay`: the short ways of a PUBLISH to a topic that was published to before
+//! - `shortcut`: the short ways of what most packets are
 //! - `topics`: what is remembered of the topics that were published to
 //! - `subscribe`: SUBSCRIBE and UNSUBSCRIBE
 //! - `owed`: answers that wait until what they promise is kept
@@ -19,7 +19,7 @@ mod connect;
 mod owed;
 mod pace;
 mod publish;
-mod relay;
+mod shortcut;
 mod subscribe;
 mod topics;
 
@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tracing::{debug, info};
-use weirmq_wire::{DecodeError, Decoder, Packet, PacketType, ReasonCode, Version};
+use weirmq_wire::{DecodeError, Decoder, Packet, PacketId, PacketType, ReasonCode, Version};
 
 use crate::answer::{self, Terms};
 use crate::batch::Batch;
@@ -164,14 +164,10 @@ impl Connection {
     pub fn input(&mut self, bytes: &mut BytesMut, now: Now) {
         let buffer_bytes = bytes.capacity();
         while self.wants_input() {
-            if self.relay(bytes, buffer_bytes, now) {
+            if self.shortcut(bytes, buffer_bytes, now) {
                 continue;
             }
-            let next = match self.known_topic(bytes) {
-                Some(packet) => Ok(Some(packet)),
-                None => self.decoder.decode(bytes),
-            };
-            match next {
+            match self.decoder.decode(bytes) {
                 Ok(Some(packet)) => {
                     if let Phase::Open(open) = &mut self.phase {
                         open.last_packet_at = now.at;
@@ -374,7 +370,7 @@ impl Connection {
 
     /// Handles `packet` now, or has it wait behind what is not answered.
     fn take(&mut self, packet: Packet, now: Now) {
-        if self.is_too_many(&packet) {
+        if matches!(&packet, Packet::Publish(publish) if self.is_too_many(publish.qos, publish.packet_id)) {
             self.broker.counters().limits.count(Limit::ReceiveMaximum);
             let reason = "more QoS 1 and 2 messages under way than Receive Maximum";
             return self.close(Some(ReasonCode::ReceiveMaximumExceeded), reason, now);
@@ -395,11 +391,9 @@ impl Connection {
         }
     }
 
-    /// Whether `packet` is a PUBLISH for which the quota of its client is used up `[MQTT-3.3.4-7]`,
-    /// `[MQTT-4.9.0-1]`.
-    fn is_too_many(&self, packet: &Packet) -> bool {
-        let (Packet::Publish(publish), Phase::Open(open)) = (packet, &self.phase) else { return false };
-        let Some(id) = publish.packet_id else { return false };
+    /// Whether the quota of the client is used up for such a PUBLISH `[MQTT-3.3.4-7]`, `[MQTT-4.9.0-1]`.
+    fn is_too_many(&self, qos: QoS, packet_id: Option<PacketId>) -> bool {
+        let (Phase::Open(open), Some(id)) = (&self.phase, packet_id) else { return false };
         let asked = self.asked.is_some_and(|qos| qos > QoS::AtMostOnce);
         let under_way = open.taken + self.held + usize::from(asked) + self.owed_pubacks();
         if self.terms.version == Version::V311 || under_way < usize::from(self.broker.limits().receive_max) {
@@ -407,7 +401,7 @@ impl Connection {
         }
         // A repetition takes no further place.
         let mine = open.session.lock().unreleased.get(&id) == Some(&self.number);
-        publish.qos != QoS::ExactlyOnce || !mine
+        qos != QoS::ExactlyOnce || !mine
     }
 
     /// Has `packet` wait for its turn.

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, ReasonCode, Version};
+use weirmq_wire::{
+    Ack, PacketId, PacketType, Properties, Publish, PublishExtras, ReasonCode, Version, encode_ack,
+};
 
 use super::owed::Owe;
+use super::shortcut::ACKS_MAX;
 use super::topics::{Kind, Unknown};
 use super::{Connection, Open, Phase, Resolved, TAKEN_OVER, Ways};
 use crate::batch::Batch;
@@ -42,6 +45,41 @@ impl Topic<'_> {
 const MALFORMED_TOPIC: (ReasonCode, &str) =
     (ReasonCode::MalformedPacket, "PUBLISH with a malformed topic name");
 
+/// What a PUBLISH says of itself besides its topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) packet_id: Option<PacketId>,
+}
+
+/// Which of up to [`ACKS_MAX`] acknowledgements are about something that is there, by their places.
+#[derive(Debug, Clone, Copy)]
+struct There(u64);
+
+const _: () = assert!(ACKS_MAX <= u64::BITS as usize);
+
+impl There {
+    fn of(ids: impl Iterator<Item = PacketId>, mut is_there: impl FnMut(PacketId) -> bool) -> Self {
+        Self(ids.zip(0..).fold(0, |all, (id, place)| all | u64::from(is_there(id)) << place))
+    }
+
+    fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    /// How each is answered.
+    fn codes(
+        self,
+        ids: impl Iterator<Item = PacketId> + Clone,
+    ) -> impl Iterator<Item = (PacketId, ReasonCode)> + Clone {
+        ids.zip(0..).map(move |(id, place)| match self.0 >> place & 1 {
+            0 => (id, ReasonCode::PacketIdentifierNotFound),
+            _ => (id, ReasonCode::Success),
+        })
+    }
+}
+
 /// What hooks have made of a PUBLISH.
 pub(super) struct Published {
     qos: QoS,
@@ -56,54 +94,22 @@ pub(super) struct Published {
 
 impl Connection {
     pub(super) fn publish(&mut self, publish: Publish, now: Now) {
-        self.batch.received(1, publish.payload.len());
+        let Publish { qos, retain, packet_id, .. } = publish;
+        let head = Head { qos, retain, packet_id };
+        if !self.admits(head, publish.payload.len(), now) {
+            return;
+        }
         let Phase::Open(open) = &mut self.phase else { return };
-        if let Some(pace) = &mut open.pace {
-            pace.note(now.at);
-        }
-        let (qos, retain, packet_id) = (publish.qos, publish.retain, publish.packet_id);
-        if qos > self.broker.capabilities.qos_max {
-            return self.close(
-                Some(ReasonCode::QoSNotSupported),
-                "PUBLISH with a QoS that is turned off",
-                now,
-            );
-        }
-        if retain && !self.broker.capabilities.retain {
-            return self.close(
-                Some(ReasonCode::RetainNotSupported),
-                "PUBLISH with RETAIN, which is turned off",
-                now,
-            );
-        }
         let topic = match open.resolve_topic(&publish, self.broker.limits().topic_alias_max) {
             Ok(topic) => topic,
             Err((code, reason)) => return self.close(Some(code), reason, now),
         };
-        match (qos, packet_id) {
-            (QoS::ExactlyOnce, Some(id)) => {
-                let number = self.number;
-                let mut state = open.session.lock();
-                let before =
-                    state.unreleased.get_mut(&id).map(|connection| std::mem::replace(connection, number));
-                if let Some(before) = before {
-                    // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
-                    open.taken += usize::from(before != number);
-                    if let Some(ledger) = self.batch.ledger() {
-                        ledger.wait_for_promised(state.promised.as_ref());
-                    }
-                    drop(state);
-                    return self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
-                }
-            }
-            (QoS::AtLeastOnce, Some(id)) if self.is_in_use(id) => {
-                return self.acknowledge(PacketType::PubAck, id, ReasonCode::PacketIdentifierInUse);
-            }
-            _ => {}
+        if self.is_answered(head) {
+            return;
         }
         let Phase::Open(open) = &mut self.phase else { return };
-        let known = match open.topics.know(&self.broker, topic.as_str()) {
-            Ok(known) => known,
+        match open.topics.know(&self.broker, topic.as_str()) {
+            Ok(_) => {}
             Err(Unknown::Malformed) => return self.close(Some(MALFORMED_TOPIC.0), MALFORMED_TOPIC.1, now),
             Err(Unknown::Refused(reason)) => {
                 let outcome = Err(Denial::new(ReasonCode::TopicNameInvalid, reason));
@@ -111,7 +117,74 @@ impl Connection {
                 let (batch, taking, learnt) = (None, None, None);
                 return self.published(Published { qos, packet_id, outcome, batch, taking, learnt }, now);
             }
+        }
+        // What may be kept for long must not keep the read buffer that it came in, and what is small not either.
+        let keeps = retain || qos > QoS::AtMostOnce;
+        let is_own = publish.payload.is_unique() || (!keeps && publish.payload.len() > COPIED_BYTES_MAX);
+        let payload = if is_own { publish.payload } else { Bytes::copy_from_slice(&publish.payload) };
+        self.publish_on(head, payload, publish.extras, now);
+    }
+
+    /// Publishes to the topic that was looked up last, without properties.
+    pub(super) fn publish_known(&mut self, head: Head, payload: Bytes, now: Now) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.last_packet_at = now.at;
+        }
+        if self.admits(head, payload.len(), now) && !self.is_answered(head) {
+            self.publish_on(head, payload, None, now);
+        }
+    }
+
+    /// Counts a PUBLISH, and closes the connection of one that is not to be.
+    fn admits(&mut self, head: Head, payload_bytes: usize, now: Now) -> bool {
+        self.batch.received(1, payload_bytes);
+        let Phase::Open(open) = &mut self.phase else { return false };
+        if let Some(pace) = &mut open.pace {
+            pace.note(now.at);
+        }
+        let (code, reason) = if head.qos > self.broker.capabilities.qos_max {
+            (ReasonCode::QoSNotSupported, "PUBLISH with a QoS that is turned off")
+        } else if head.retain && !self.broker.capabilities.retain {
+            (ReasonCode::RetainNotSupported, "PUBLISH with RETAIN, which is turned off")
+        } else {
+            return true;
         };
+        self.close(Some(code), reason, now);
+        false
+    }
+
+    /// Whether a PUBLISH is answered already, because of its packet identifier.
+    fn is_answered(&mut self, head: Head) -> bool {
+        let Phase::Open(open) = &mut self.phase else { return true };
+        match (head.qos, head.packet_id) {
+            (QoS::ExactlyOnce, Some(id)) => {
+                let number = self.number;
+                let mut state = open.session.lock();
+                let before =
+                    state.unreleased.get_mut(&id).map(|connection| std::mem::replace(connection, number));
+                let Some(before) = before else { return false };
+                // It was taken before: it is only acknowledged again [MQTT-4.3.3-10].
+                open.taken += usize::from(before != number);
+                if let Some(ledger) = self.batch.ledger() {
+                    ledger.wait_for_promised(state.promised.as_ref());
+                }
+                drop(state);
+                self.acknowledge(PacketType::PubRec, id, ReasonCode::Success);
+                true
+            }
+            (QoS::AtLeastOnce, Some(id)) if self.is_in_use(id) => {
+                self.acknowledge(PacketType::PubAck, id, ReasonCode::PacketIdentifierInUse);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Publishes to the topic that was looked up last.
+    fn publish_on(&mut self, head: Head, payload: Bytes, extras: Option<Box<PublishExtras>>, now: Now) {
+        let Phase::Open(open) = &mut self.phase else { return };
+        let Head { qos, retain, packet_id } = head;
+        let Some(known) = open.topics.last(&self.broker) else { return };
         let kind = Kind::of(qos, retain);
         let plan = Arc::clone(&known.plan);
         let verdict = known.verdict(kind, |plan| {
@@ -133,7 +206,7 @@ impl Connection {
         let number = self.number;
         let mut taking =
             packet_id.filter(|_| qos == QoS::ExactlyOnce).map(|id| Taking::new(&open.session, id, number));
-        let message = Arc::new(open.message(&self.broker, &plan, publish, now));
+        let message = Arc::new(open.message(&self.broker, &plan, head, payload, extras, now));
         if verdict.is_some() && plan.transforms.is_empty() {
             return self.publish_at_once(message, &plan, packet_id, taking, now);
         }
@@ -278,78 +351,94 @@ impl Connection {
     }
 
     pub(super) fn puback(&mut self, ack: &Ack, now: Now) {
-        self.complete(ack.packet_id, Outbound::puback, now);
+        self.complete(std::iter::once(ack.packet_id), Outbound::puback, now);
     }
 
     pub(super) fn pubrec(&mut self, ack: &Ack, now: Now) {
+        if !ack.code.is_error() {
+            return self.pubrecs(std::iter::once(ack.packet_id));
+        }
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
-        let id = ack.packet_id;
-        let after = self.with_live(&session, |broker, Ways { outbound, promised }, live, batch| {
-            let after = outbound.pubrec(live, id, ack.code, batch);
-            match (after, batch.noted()) {
-                (AfterPubRec::Done, _) => {
-                    outbound.pump(live, now.at, batch, &mut |reason, message| {
-                        broker.dropped(Some(&session), message, reason)
-                    });
-                }
-                (AfterPubRec::Release, Some(ledger)) => ledger.promise(promised),
-                _ => {}
+        self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
+            if outbound.pubrec(live, ack.packet_id, ack.code, batch) == AfterPubRec::Done {
+                outbound.pump(live, now.at, batch, &mut |reason, message| {
+                    broker.dropped(Some(&session), message, reason)
+                });
             }
-            after
         });
-        match after {
-            Some(AfterPubRec::Release) => self.acknowledge(PacketType::PubRel, id, ReasonCode::Success),
-            Some(AfterPubRec::Unknown) if !ack.code.is_error() => {
-                self.acknowledge(PacketType::PubRel, id, ReasonCode::PacketIdentifierNotFound);
+        self.replay_retained(now);
+    }
+
+    /// PUBREC that refuse nothing, up to [`ACKS_MAX`].
+    pub(super) fn pubrecs(&mut self, ids: impl Iterator<Item = PacketId> + Clone) {
+        let Phase::Open(open) = &self.phase else { return };
+        let session = Arc::clone(&open.session);
+        let there = self.with_live(&session, |_, Ways { outbound, promised }, live, batch| {
+            let there = There::of(ids.clone(), |id| {
+                outbound.pubrec(live, id, ReasonCode::Success, batch) == AfterPubRec::Release
+            });
+            if there.any()
+                && let Some(ledger) = batch.noted()
+            {
+                ledger.promise(promised);
             }
-            Some(AfterPubRec::Unknown | AfterPubRec::Done) | None => {}
-        }
-        if ack.code.is_error() {
-            self.replay_retained(now);
+            there
+        });
+        if let Some(there) = there {
+            self.acknowledge_all(PacketType::PubRel, there.codes(ids));
         }
     }
 
-    /// PUBREL: the identifier is free again `[MQTT-4.3.3-11]`.
     pub(super) fn pubrel(&mut self, ack: &Ack) {
+        self.pubrels(std::iter::once(ack.packet_id));
+    }
+
+    /// PUBREL, up to [`ACKS_MAX`]: the identifiers are free again `[MQTT-4.3.3-11]`.
+    pub(super) fn pubrels(&mut self, ids: impl Iterator<Item = PacketId> + Clone) {
         let Phase::Open(open) = &mut self.phase else { return };
         let mut state = open.session.lock();
         if state.live_as(self.number).is_none() {
-            // The client may have given the identifier to another message by now, on another connection.
+            // The client may have given the identifiers to other messages by now, on another connection.
             return;
         }
-        let was_there = state.unreleased.remove(&ack.packet_id);
-        open.taken -= usize::from(was_there == Some(self.number));
-        if state.kept
-            && was_there.is_some()
-            && let Some(ledger) = self.batch.ledger()
+        let mut ledger = if state.kept { self.batch.ledger() } else { None };
+        let there = There::of(ids.clone(), |id| {
+            let Some(connection) = state.unreleased.remove(&id) else { return false };
+            open.taken -= usize::from(connection == self.number);
+            if let Some(ledger) = &mut ledger {
+                let client = Arc::clone(&open.session.client_id);
+                let freed = Event::Freed { from: Sender { client, packet_id: id } };
+                ledger.about(&open.session, freed, true);
+            }
+            true
+        });
+        if there.any()
+            && let Some(ledger) = ledger
         {
-            let client = Arc::clone(&open.session.client_id);
-            let freed = Event::Freed { from: Sender { client, packet_id: ack.packet_id } };
-            ledger.about(&open.session, freed, true);
             ledger.promise(&mut state.promised);
         }
         drop(state);
-        let code =
-            if was_there.is_some() { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-        self.acknowledge(PacketType::PubComp, ack.packet_id, code);
+        self.acknowledge_all(PacketType::PubComp, there.codes(ids));
     }
 
     pub(super) fn pubcomp(&mut self, ack: &Ack, now: Now) {
-        self.complete(ack.packet_id, Outbound::pubcomp, now);
+        self.complete(std::iter::once(ack.packet_id), Outbound::pubcomp, now);
     }
 
-    /// Ends the way of a message to the client, and sends what has waited for its place.
-    fn complete(
+    /// Ends the way of messages to the client, and sends what has waited for their places.
+    pub(super) fn complete(
         &mut self,
-        id: PacketId,
+        ids: impl Iterator<Item = PacketId>,
         end: fn(&mut Outbound, &mut Live, PacketId, &mut Batch) -> bool,
         now: Now,
     ) {
         let Phase::Open(open) = &self.phase else { return };
         let session = Arc::clone(&open.session);
         let replays = self.with_live(&session, |broker, Ways { outbound, .. }, live, batch| {
-            if end(outbound, live, id, batch) {
+            let mut is_any = false;
+            ids.for_each(|id| is_any |= end(outbound, live, id, batch));
+            if is_any {
                 outbound.pump(live, now.at, batch, &mut |reason, message| {
                     broker.dropped(Some(&session), message, reason)
                 });
@@ -363,10 +452,23 @@ impl Connection {
 
     /// Acknowledges, once what that promises is kept.
     fn acknowledge(&mut self, kind: PacketType, id: PacketId, code: ReasonCode) {
+        self.acknowledge_all(kind, std::iter::once((id, code)));
+    }
+
+    fn acknowledge_all(
+        &mut self,
+        kind: PacketType,
+        acks: impl Iterator<Item = (PacketId, ReasonCode)> + Clone,
+    ) {
         if self.must_wait() {
-            self.owe(Owe::Ack(kind, id, code));
-        } else {
-            self.acknowledge_now(kind, id, code);
+            return acks.for_each(|(id, code)| self.owe(Owe::Ack(kind, id, code)));
+        }
+        let version = self.terms.version;
+        if version == Version::V5 && acks.clone().any(|(_, code)| code.is_error()) {
+            return acks.for_each(|(id, code)| self.acknowledge_now(kind, id, code));
+        }
+        if self.outbox.push(|out| acks.for_each(|(id, code)| encode_ack(kind, id, code, version, out))) {
+            self.batch.add(&self.outbox);
         }
     }
 
@@ -411,20 +513,24 @@ impl Open {
         Ok(Topic::Known(topic))
     }
 
-    fn message(&self, broker: &Broker, plan: &Plan, publish: Publish, now: Now) -> Message {
-        let (properties, expiry_s) = match publish.extras {
+    fn message(
+        &self,
+        broker: &Broker,
+        plan: &Plan,
+        head: Head,
+        payload: Bytes,
+        extras: Option<Box<PublishExtras>>,
+        now: Now,
+    ) -> Message {
+        let (properties, expiry_s) = match extras {
             None => (Properties::default(), None),
             Some(extras) => (extras.message, extras.message_expiry_interval_s),
         };
-        // What may be kept for long must not keep the read buffer that it came in, and what is small not either.
-        let keeps = publish.retain || publish.qos > QoS::AtMostOnce;
-        let is_own = publish.payload.is_unique() || (!keeps && publish.payload.len() > COPIED_BYTES_MAX);
-        let payload = if is_own { publish.payload } else { Bytes::copy_from_slice(&publish.payload) };
         Message {
             topic: plan.topic.clone(),
             payload,
-            qos: publish.qos,
-            retain: publish.retain,
+            qos: head.qos,
+            retain: head.retain,
             properties,
             publisher: publisher(&self.identity),
             received_unix_ms: now.unix_ms,

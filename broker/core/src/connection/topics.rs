@@ -73,7 +73,7 @@ impl Topics {
     }
 
     /// What is known of the topic that was published to last, as things stand now.
-    fn last(&mut self, broker: &Broker) -> Option<&mut Known> {
+    pub(super) fn last(&mut self, broker: &Broker) -> Option<&mut Known> {
         let known = self.known.get_mut(self.last)?;
         known.renew(broker);
         Some(known)

@@ -295,6 +295,17 @@ impl Client {
         self.send_bytes(world, &bytes);
     }
 
+    /// Sends acknowledgements of one kind, all in one read.
+    pub fn acks(&mut self, world: &World, kind: PacketType, ids: impl IntoIterator<Item = u16>) {
+        let mut bytes = Vec::new();
+        for number in ids {
+            let packet = ack_packet(kind, Ack::new(id(number)));
+            self.checker.sent(&packet);
+            packet.encode(self.version, &mut bytes).unwrap();
+        }
+        self.send_bytes(world, &bytes);
+    }
+
     /// Sends a packet in pieces of so many bytes.
     pub fn send_in_pieces(&mut self, world: &World, packet: Packet, bytes: usize) {
         self.checker.sent(&packet);
@@ -597,17 +608,7 @@ impl Client {
     }
 
     pub fn ack_with(&mut self, world: &World, kind: PacketType, packet_id: PacketId, code: ReasonCode) {
-        let ack = Ack::with_code(packet_id, code);
-        self.send(
-            world,
-            match kind {
-                PacketType::PubAck => Packet::PubAck(ack),
-                PacketType::PubRec => Packet::PubRec(ack),
-                PacketType::PubRel => Packet::PubRel(ack),
-                PacketType::PubComp => Packet::PubComp(ack),
-                other => panic!("{other:?} is no acknowledgement"),
-            },
-        );
+        self.send(world, ack_packet(kind, Ack::with_code(packet_id, code)));
     }
 
     /// The next packet, which must be an acknowledgement of this kind.
@@ -622,6 +623,16 @@ impl Client {
         if self.version == V5 {
             assert_eq!(ack.code, code);
         }
+    }
+}
+
+fn ack_packet(kind: PacketType, ack: Ack) -> Packet {
+    match kind {
+        PacketType::PubAck => Packet::PubAck(ack),
+        PacketType::PubRec => Packet::PubRec(ack),
+        PacketType::PubRel => Packet::PubRel(ack),
+        PacketType::PubComp => Packet::PubComp(ack),
+        other => panic!("{other:?} is no acknowledgement"),
     }
 }
 
