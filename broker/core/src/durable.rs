@@ -133,7 +133,7 @@ impl Records {
     }
 
     /// The records that have ended, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[Event]> {
+    pub fn iter(&self) -> impl Iterator<Item = &[Event]> + Clone {
         let begins = std::iter::once(0).chain(self.ends.iter().copied());
         begins.zip(&self.ends).map(|(begin, end)| self.events.get(begin..*end).unwrap_or_default())
     }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use smallvec::smallvec;
 
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::durable::event::{RetainChange, Stage, StoredMessage};
-use crate::durable::ledger::{Publication, Receiving};
+use crate::durable::ledger::{Publication, Receiving, Receivings};
 use crate::durable::slot::Slot;
 use crate::hook::{Denial, HookPoint, Persisted, Policy};
 use crate::message::{Message, Publisher, QoS};
@@ -22,18 +22,24 @@ use weirmq_wire::ReasonCode;
 pub(crate) struct Keeping {
     /// What of the message is recorded, where anything is.
     sealed: Option<Sealed>,
-    slot: Option<Arc<Slot>>,
-    receivers: Vec<Receiving>,
+    slot: Option<Slot>,
+    receivers: Receivings,
     retain: RetainChange,
     /// What on-deliver hooks have made of it for single receivers.
-    changed: Vec<(Arc<Message>, Sealed, Receiving, Arc<Slot>)>,
+    changed: Vec<(Sealed, Receiving, Slot)>,
 }
 
-/// A payload as persistence hooks leave it, and which of them have changed it.
-#[derive(Debug, Default, PartialEq)]
+/// A delivery that is recorded if the session takes it.
+pub(crate) struct Prepared {
+    receiving: Receiving,
+    /// What an on-deliver hook has made of the message, and where its number goes.
+    changed: Option<(Arc<Message>, Slot)>,
+}
+
+/// A message as persistence hooks leave it, and which of them have changed its payload.
+#[derive(Debug)]
 struct Sealed {
-    /// `None` is as it is.
-    payload: Option<Bytes>,
+    message: Arc<Message>,
     by: Vec<Arc<str>>,
 }
 
@@ -50,7 +56,7 @@ impl Keeping {
         Ok(Self {
             sealed,
             slot: None,
-            receivers: Vec::new(),
+            receivers: Receivings::new(),
             retain: RetainChange::Keep,
             changed: Vec::new(),
         })
@@ -61,63 +67,66 @@ impl Keeping {
         self.retain = change;
     }
 
-    /// Where `delivered`, which a kept session is to get, is recorded: where `message` is, unless an on-deliver hook has
-    /// put it in its place. `None` where it is not.
-    pub(crate) fn slot_for(&mut self, message: &Arc<Message>, delivered: &Arc<Message>) -> Option<Arc<Slot>> {
-        self.sealed.as_ref()?;
-        if Arc::ptr_eq(message, delivered) {
-            return Some(Arc::clone(self.slot.get_or_insert_default()));
-        }
-        Some(Arc::default())
-    }
-
-    /// A kept session has taken `parcel`, and it has come as far as `stage`.
-    pub(crate) fn taken(
+    /// Has `parcel`, which the kept `session` is to get, recorded if it is taken: with `message`, unless an on-deliver hook
+    /// has put something in its place. `None` where it is not recorded.
+    pub(crate) fn prepare(
         &mut self,
-        broker: &Broker,
         session: &Arc<Session>,
-        parcel: &Parcel,
-        stage: Stage,
-        plan: &Plan,
-    ) {
-        let Some(slot) = &parcel.slot else { return };
+        message: &Arc<Message>,
+        parcel: &mut Parcel,
+        batch: &mut Batch,
+    ) -> Option<Prepared> {
+        self.sealed.as_ref()?;
+        let ledger = batch.ledger()?;
+        let changed = if Arc::ptr_eq(message, &parcel.message) {
+            parcel.slot = Some(self.slot.get_or_insert_with(|| ledger.new_slot()).clone());
+            None
+        } else {
+            let slot = ledger.new_slot();
+            parcel.slot = Some(slot.clone());
+            Some((Arc::clone(&parcel.message), slot))
+        };
         let receiving = Receiving {
             session: Arc::clone(session),
             qos: parcel.qos,
             retain: parcel.retain,
             identifiers: parcel.identifiers.clone(),
-            stage,
+            stage: Stage::Waiting,
         };
-        if self.slot.as_ref().is_some_and(|own| Arc::ptr_eq(own, slot)) {
-            return self.receivers.push(receiving);
-        }
+        Some(Prepared { receiving, changed })
+    }
+
+    /// The session has taken what was prepared, and it has come as far as `stage`.
+    pub(crate) fn taken(&mut self, broker: &Broker, prepared: Prepared, stage: Stage, plan: &Plan) {
+        let Prepared { receiving, changed } = prepared;
+        let receiving = Receiving { stage, ..receiving };
+        let Some((message, slot)) = changed else { return self.receivers.push(receiving) };
         // What cannot be sealed is not recorded: it was let through before for what it was then.
-        if let Ok(Some(sealed)) = seal(broker, &parcel.message, plan) {
-            self.changed.push((Arc::clone(&parcel.message), sealed, receiving, Arc::clone(slot)));
-        } else {
-            slot.lose();
+        match seal(broker, &message, plan) {
+            Ok(Some(sealed)) => self.changed.push((sealed, receiving, slot)),
+            Ok(None) | Err(_) => slot.lose(),
         }
     }
 
     /// Notes what was collected.
-    pub(crate) fn note(self, message: &Arc<Message>, now: Now, batch: &mut Batch) {
+    pub(crate) fn note(self, message: &Message, now: Now, batch: &mut Batch) {
         let Some(sealed) = self.sealed else { return };
         let is_awaited = message.qos > QoS::AtMostOnce;
         if !self.receivers.is_empty() || self.retain != RetainChange::Keep {
             let publication = Publication {
-                message: sealed.stored(message, now),
+                stored: sealed.stored(now),
                 receivers: self.receivers,
                 retain: self.retain,
-                slot: self.slot.unwrap_or_default(),
+                slot: self.slot,
             };
             if let Some(ledger) = batch.ledger() {
                 ledger.published(publication, is_awaited);
             }
         }
-        for (message, sealed, receiving, slot) in self.changed {
-            let message = sealed.stored(&message, now);
-            let publication =
-                Publication { message, receivers: vec![receiving], retain: RetainChange::Keep, slot };
+        for (sealed, receiving, slot) in self.changed {
+            let stored = sealed.stored(now);
+            let (receivers, retain) = (smallvec![receiving], RetainChange::Keep);
+            let publication = Publication { stored, receivers, retain, slot: Some(slot) };
             if let Some(ledger) = batch.ledger() {
                 ledger.published(publication, is_awaited);
             }
@@ -126,30 +135,23 @@ impl Keeping {
 }
 
 impl Sealed {
-    fn stored(self, message: &Message, now: Now) -> Arc<StoredMessage> {
-        let mut stored = StoredMessage::of(message, now);
-        if let Some(payload) = self.payload {
-            stored.payload = payload;
-            stored.sealed_by = self.by;
-        }
-        Arc::new(stored)
+    fn stored(self, now: Now) -> StoredMessage {
+        StoredMessage::of(self.message, self.by, now)
     }
 }
 
 /// What is recorded of `message`, as its persistence hooks say in their order; `None` for nothing.
 fn seal(broker: &Broker, message: &Arc<Message>, plan: &Plan) -> Result<Option<Sealed>, Denial> {
-    let mut sealed = Sealed::default();
-    let mut seen = Arc::clone(message);
+    let mut sealed = Sealed { message: Arc::clone(message), by: Vec::new() };
     for (place, hook) in &plan.persists {
         let Some(link) = plan.link(HookPoint::Persistence, *place) else { continue };
-        match hook.before_store(&seen) {
+        match hook.before_store(&sealed.message) {
             Ok(Persisted::Keep) => {}
             Ok(Persisted::Skip) => return Ok(None),
             Ok(Persisted::Replace(payload)) => {
-                let mut changed = (*seen).clone();
-                changed.payload = payload.clone();
-                seen = Arc::new(changed);
-                sealed.payload = Some(payload);
+                let mut changed = (*sealed.message).clone();
+                changed.payload = payload;
+                sealed.message = Arc::new(changed);
                 sealed.by.push(Arc::from(link.hook.name()));
             }
             Err(failure) => {

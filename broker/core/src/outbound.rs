@@ -31,7 +31,7 @@ pub(crate) struct Parcel {
     /// The identifiers of the subscriptions that matched.
     pub(crate) identifiers: Option<Arc<[u32]>>,
     /// Where it is recorded, if it is.
-    pub(crate) slot: Option<Arc<Slot>>,
+    pub(crate) slot: Option<Slot>,
 }
 
 /// What is on its way to one client.
@@ -102,8 +102,8 @@ struct Inflight {
     id: PacketId,
     /// The message, until the client has answered PUBREC; then only PUBREL is owed.
     parcel: Option<Parcel>,
-    /// Where the message is recorded, if it is.
-    slot: Option<Arc<Slot>>,
+    /// Where the message is recorded, if it is: the parcel says it no longer.
+    slot: Option<Slot>,
     /// Whether it was sent on this connection.
     sent: bool,
     /// Whether it was sent on any connection before: what is sent then is a repetition.
@@ -281,12 +281,12 @@ impl Outbound {
     /// Brings back a message from before a restart. Those that were given an identifier keep it and are sent again with
     /// it `[MQTT-4.4.0-1]`; they come in the order of their numbers, which is theirs except where two publishers were at
     /// it at once.
-    pub(crate) fn restore(&mut self, parcel: Parcel, stage: Stage) {
+    pub(crate) fn restore(&mut self, mut parcel: Parcel, stage: Stage) {
         const ROUND: u64 = u16::MAX as u64;
         let (id, parcel, slot) = match stage {
             Stage::Waiting => return self.push(parcel),
             Stage::UnderWay(id) => {
-                let slot = parcel.slot.clone();
+                let slot = parcel.slot.take();
                 (id, Some(parcel), slot)
             }
             Stage::Released(id) => (id, None, parcel.slot),
@@ -308,13 +308,8 @@ impl Outbound {
 
     /// What is recorded is not this client's any more.
     pub(crate) fn forget_slots(&mut self) {
-        for entry in &mut self.inflight {
-            entry.slot = None;
-        }
-        let parcels = self.inflight.iter_mut().filter_map(|entry| entry.parcel.as_mut());
-        for parcel in parcels.chain(&mut self.queue) {
-            parcel.slot = None;
-        }
+        self.inflight.iter_mut().for_each(|entry| entry.slot = None);
+        self.queue.iter_mut().for_each(|parcel| parcel.slot = None);
     }
 
     /// Whether messages are held back until they are kept.
@@ -462,13 +457,13 @@ impl Outbound {
     fn start(
         &mut self,
         live: &mut Live,
-        parcel: Parcel,
+        mut parcel: Parcel,
         said: Said,
         now: Instant,
         batch: &mut Batch,
     ) -> Result<PacketId, (DropReason, Parcel)> {
         let (given, id) = self.next_id();
-        let slot = parcel.slot.clone();
+        let slot = parcel.slot.take();
         let hold = match (&slot, parcel.qos, batch.ledger()) {
             (Some(slot), QoS::ExactlyOnce, Some(ledger)) => Some(match said {
                 Said::WithIt => ledger.hold(slot, &live.outbox),
@@ -480,7 +475,7 @@ impl Outbound {
             self.held += 1;
         } else {
             if let Err(reason) = self.send(live, &parcel, Some(id), now, batch) {
-                return Err((reason, parcel));
+                return Err((reason, Parcel { slot, ..parcel }));
             }
             if said == Said::Beside {
                 self.mark(slot.as_ref(), MarkKind::UnderWay(id), batch);
@@ -510,7 +505,7 @@ impl Outbound {
     }
 
     /// Has what became of a message recorded, if the message is.
-    fn mark(&self, slot: Option<&Arc<Slot>>, kind: MarkKind, batch: &mut Batch) {
+    fn mark(&self, slot: Option<&Slot>, kind: MarkKind, batch: &mut Batch) {
         if let (Some(slot), Some(ledger)) = (slot, batch.ledger()) {
             ledger.mark(&self.client, slot, kind);
         }

@@ -673,17 +673,15 @@ fn deliver_to(
         drop(state);
         return broker.dropped(Some(session), &**message, DropReason::SessionEnded);
     }
-    if state.kept && parcel.qos > QoS::AtMostOnce {
-        parcel.slot = keeping.slot_for(message, &parcel.message);
-    }
-    let recorded = parcel.slot.is_some().then(|| parcel.clone());
+    let is_kept = state.kept && parcel.qos > QoS::AtMostOnce;
+    let prepared = if is_kept { keeping.prepare(session, message, &mut parcel, batch) } else { None };
     let crate::session::State { outbound, live, .. } = &mut *state;
     let on_drop = &mut |reason, message: &Message| broker.dropped(Some(session), message, reason);
     let offered = outbound.offer(live.as_mut(), parcel, &broker.limits, now.at, batch, on_drop);
     session.set_holds(outbound.is_holding());
     drop(state);
-    match (offered, recorded) {
-        (Ok(stage), Some(parcel)) => keeping.taken(broker, session, &parcel, stage, plan),
+    match (offered, prepared) {
+        (Ok(stage), Some(prepared)) => keeping.taken(broker, prepared, stage, plan),
         (Ok(_), None) => {}
         (Err(reason), _) => broker.dropped(Some(session), &**message, reason),
     }

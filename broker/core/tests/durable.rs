@@ -138,7 +138,7 @@ fn one_record_has_the_message_once_its_receivers_what_is_retained_and_the_packet
     let records = journal.records();
     let [record] = &records[before..] else { panic!("one record: {:?}", &records[before..]) };
     let [message] = &published(record)[..] else { panic!("{record:?}") };
-    assert_eq!((&*message.message.payload, message.retain), (&b"x"[..], RetainChange::Replace));
+    assert_eq!((&*message.stored.message.payload, message.retain), (&b"x"[..], RetainChange::Replace));
     let mut receivers: Vec<_> = message.recipients.iter().map(|to| (&*to.client, to.qos, to.stage)).collect();
     receivers.sort_by_key(|(name, ..)| *name);
     assert_eq!(
@@ -536,7 +536,7 @@ fn what_rules_publish_is_in_the_record_of_the_message_that_they_saw() {
     world.client(V5, "p").publish(&world, "rule/x", 1, "x");
     let records = journal.records();
     let [record] = &records[before..] else { panic!("one record: {:?}", &records[before..]) };
-    let topics: Vec<&str> = published(record).iter().map(|message| &*message.message.topic).collect();
+    let topics: Vec<&str> = published(record).iter().map(|message| &*message.stored.message.topic).collect();
     assert_eq!(topics, ["rule/x", "t"]);
 }
 
@@ -558,8 +558,11 @@ fn persistence_hooks_change_what_is_kept_and_not_what_is_delivered() {
     assert_eq!(here.expect_one_publish().payload, "abc");
     let all = journal.records().concat();
     let [kept] = &published(&all)[..] else { panic!("{all:?}") };
-    assert_eq!((&*kept.message.payload, &*kept.message.sealed_by), (&b"cba"[..], &[Arc::from("extras")][..]));
-    let back = world.broker.unseal((*kept.message).clone(), world.now()).unwrap();
+    assert_eq!(
+        (&*kept.stored.message.payload, &*kept.stored.sealed_by),
+        (&b"cba"[..], &[Arc::from("extras")][..])
+    );
+    let back = world.broker.unseal(kept.stored.clone(), world.now()).unwrap();
     assert_eq!(back.payload, "abc");
 
     publish("skipped/x", ReasonCode::Success);
@@ -571,7 +574,7 @@ fn persistence_hooks_change_what_is_kept_and_not_what_is_delivered() {
     p.publish(&world, "broken/x", 0, "abc");
     assert_eq!(here.expect_one_publish().payload, "abc");
 
-    let mut unknown = (*kept.message).clone();
+    let mut unknown = kept.stored.clone();
     unknown.sealed_by = vec!["gone".into()];
     assert!(world.broker.unseal(unknown, world.now()).is_none());
 }
@@ -592,7 +595,7 @@ fn retained_messages_that_a_kept_session_asked_for_are_kept_for_it_until_it_has_
     let mut topics: Vec<String> = published(&journal.records()[before..].concat())
         .into_iter()
         .filter(|published| matches!(published.recipients[0].stage, Stage::UnderWay(_)))
-        .map(|published| published.message.topic.to_string())
+        .map(|published| published.stored.message.topic.to_string())
         .collect();
     topics.sort();
     assert_eq!(topics, ["a", "b"]);

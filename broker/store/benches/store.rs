@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use weirmq_core::message::{Properties, Publisher, QoS};
+use weirmq_core::message::{Message, Properties, Publisher, QoS};
 use weirmq_core::topic::TopicName;
-use weirmq_store::event::{Published, Recipient, RetainChange, Stage, StoredMessage};
+use weirmq_store::event::{Identifiers, Published, Recipient, RetainChange, Stage, StoredMessage};
 use weirmq_store::{CompactStep, Compaction, Config, Durability, Event, LogStore, Store};
 
 const BATCH: usize = 256;
@@ -24,25 +24,28 @@ const TURNS: usize = 1_000;
 
 fn publish(clients: &[Arc<str>], payload_bytes: usize) -> Event {
     Event::Published(Published {
-        message: Arc::new(StoredMessage {
-            topic: TopicName::new("factory/hall-3/press-17/temperature").unwrap(),
-            payload: Bytes::from(vec![b'x'; payload_bytes]),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: Properties::default(),
-            publisher: Publisher::Client { client_id: "press-17".into(), principal: "press-17".into() },
-            received_unix_ms: 1_764_000_000_000,
+        stored: StoredMessage {
+            message: Arc::new(Message {
+                topic: TopicName::new("factory/hall-3/press-17/temperature").unwrap(),
+                payload: Bytes::from(vec![b'x'; payload_bytes]),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                properties: Properties::default(),
+                publisher: Publisher::Client { client_id: "press-17".into(), principal: "press-17".into() },
+                received_unix_ms: 1_764_000_000_000,
+                expires_at: None,
+                hops: 0,
+            }),
             expires_unix_ms: None,
-            hops: 0,
             sealed_by: Vec::new(),
-        }),
+        },
         recipients: clients
             .iter()
             .map(|client| Recipient {
                 client: Arc::clone(client),
                 qos: QoS::AtLeastOnce,
                 retain: false,
-                identifiers: Arc::from([]),
+                identifiers: Identifiers::default(),
                 stage: Stage::Waiting,
             })
             .collect(),

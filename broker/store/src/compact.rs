@@ -167,7 +167,7 @@ impl Shared {
         let next_number = inner.tail.next_number;
         let mut bytes = 0;
         for frame in copies.iter() {
-            self.push(&mut inner, frame, next_number)?;
+            self.push_copies(&mut inner, frame, next_number)?;
             bytes += frame.len() as u64;
         }
         inner.compaction_copied_bytes += bytes;

@@ -1,13 +1,14 @@
 //! Events to bytes and back. An event is a kind, a length and a body; the README has each of them.
 //!
-//! What is applied to the state is always read from the bytes ([`EventView`]), when it is appended as when it
-//! is recovered: the two cannot differ.
+//! What is recovered is read from the bytes ([`EventView`]); what is appended is applied to the state as it was said
+//! where it comes with every message. That the two do not differ is for the oracle to say, which opens what it has
+//! appended.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weirmq_core::message::{Properties, Publisher, QoS};
+use weirmq_core::message::{Message, Properties, Publisher, QoS};
 use weirmq_core::topic::TopicName;
 
 use crate::codec::{Malformed, Reader, put_bytes, put_text, put_varint};
@@ -295,7 +296,7 @@ const RETAIN_MASK: u8 = 3;
 const TAKEN_FROM: u8 = 4;
 
 fn write_published(published: &Published, out: &mut Vec<u8>) {
-    measured(out, |out| write_message(&published.message, out));
+    measured(out, |out| write_message(&published.stored, out));
     let retain = match published.retain {
         RetainChange::Keep => 0,
         RetainChange::Replace => RETAIN_REPLACE,
@@ -493,7 +494,8 @@ const PUBLISHER_RULE: u8 = 1;
 const PUBLISHER_PLUGIN: u8 = 2;
 const PUBLISHER_BROKER: u8 = 3;
 
-pub(crate) fn write_message(message: &StoredMessage, out: &mut Vec<u8>) {
+pub(crate) fn write_message(stored: &StoredMessage, out: &mut Vec<u8>) {
+    let message = &*stored.message;
     put_text(out, &message.topic);
     let publisher = match &message.publisher {
         Publisher::Client { .. } => PUBLISHER_CLIENT,
@@ -502,12 +504,12 @@ pub(crate) fn write_message(message: &StoredMessage, out: &mut Vec<u8>) {
         Publisher::Broker => PUBLISHER_BROKER,
     };
     let retain = if message.retain { RETAIN } else { 0 };
-    let expires = if message.expires_unix_ms.is_some() { EXPIRES } else { 0 };
-    let sealed = if message.sealed_by.is_empty() { 0 } else { SEALED };
+    let expires = if stored.expires_unix_ms.is_some() { EXPIRES } else { 0 };
+    let sealed = if stored.sealed_by.is_empty() { 0 } else { SEALED };
     out.push(message.qos.as_u8() | retain | publisher << PUBLISHER_SHIFT | expires | sealed);
     out.push(message.hops);
     out.extend_from_slice(&message.received_unix_ms.to_le_bytes());
-    if let Some(expires_unix_ms) = message.expires_unix_ms {
+    if let Some(expires_unix_ms) = stored.expires_unix_ms {
         out.extend_from_slice(&expires_unix_ms.to_le_bytes());
     }
     match &message.publisher {
@@ -518,9 +520,9 @@ pub(crate) fn write_message(message: &StoredMessage, out: &mut Vec<u8>) {
         Publisher::Rule(name) | Publisher::Plugin(name) => put_text(out, name),
         Publisher::Broker => {}
     }
-    if !message.sealed_by.is_empty() {
-        put_varint(out, message.sealed_by.len() as u64);
-        message.sealed_by.iter().for_each(|name| put_text(out, name));
+    if !stored.sealed_by.is_empty() {
+        put_varint(out, stored.sealed_by.len() as u64);
+        stored.sealed_by.iter().for_each(|name| put_text(out, name));
     }
     write_properties(&message.properties, out);
     out.extend_from_slice(&message.payload);
@@ -551,7 +553,7 @@ pub(crate) fn read_message(bytes: &[u8]) -> Result<StoredMessage, Malformed> {
     let properties = read_properties(&mut reader)?;
     let payload = Bytes::copy_from_slice(reader.rest());
     let (qos, retain) = (read_qos(flags)?, flags & RETAIN != 0);
-    Ok(StoredMessage {
+    let message = Message {
         topic,
         payload,
         qos,
@@ -559,10 +561,10 @@ pub(crate) fn read_message(bytes: &[u8]) -> Result<StoredMessage, Malformed> {
         properties,
         publisher,
         received_unix_ms,
-        expires_unix_ms,
+        expires_at: None,
         hops,
-        sealed_by,
-    })
+    };
+    Ok(StoredMessage { message: Arc::new(message), expires_unix_ms, sealed_by })
 }
 
 const UTF8_KNOWN: u8 = 1;

@@ -44,21 +44,50 @@ impl Salt {
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     bytes: Vec<u8>,
-    /// Where each ends, and its checksum so far.
-    ends: Vec<(usize, u32)>,
+    /// Where each ends, how many events are in them so far, and its checksum so far.
+    ends: Vec<(usize, usize, u32)>,
+    /// The events.
+    spans: Vec<Span>,
+}
+
+/// Where an event stands in the events of its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) at: u32,
+    pub(crate) bytes: u32,
 }
 
 /// One of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unnumbered<'a> {
     bytes: &'a [u8],
+    spans: &'a [Span],
     checksum: u32,
 }
 
 impl Frames {
-    /// Adds a record's frame; `write` appends the events.
-    pub(crate) fn add_record(&mut self, salt: Salt, write: impl FnOnce(&mut Vec<u8>)) {
-        self.add(salt, KIND_RECORD, write);
+    /// Adds a record's frame; `write` appends an event.
+    pub(crate) fn add_record<E>(
+        &mut self,
+        salt: Salt,
+        events: impl IntoIterator<Item = E>,
+        mut write: impl FnMut(E, &mut Vec<u8>),
+    ) {
+        let mut spans = std::mem::take(&mut self.spans);
+        // What is too large for an offset is too large for the store, which refuses the frame.
+        let narrow = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        self.add(salt, KIND_RECORD, |out| {
+            let begin = out.len();
+            for event in events {
+                let at = out.len();
+                write(event, out);
+                spans.push(Span { at: narrow(at - begin), bytes: narrow(out.len() - at) });
+            }
+        });
+        if let Some((_, events, _)) = self.ends.last_mut() {
+            *events = spans.len();
+        }
+        self.spans = spans;
     }
 
     /// Adds a frame of copies; `write` appends the events.
@@ -80,14 +109,15 @@ impl Frames {
             *head = [a, b, c, d, 0, 0, 0, 0];
             checksum = crc32c::crc32c_append(checksum, body);
         }
-        self.ends.push((self.bytes.len(), checksum));
+        self.ends.push((self.bytes.len(), self.spans.len(), checksum));
     }
 
     /// The frames, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Unnumbered<'_>> {
-        let starts = std::iter::once(0).chain(self.ends.iter().map(|(end, _)| *end));
-        starts.zip(&self.ends).map(|(start, (end, checksum))| Unnumbered {
+        let starts = std::iter::once((0, 0)).chain(self.ends.iter().map(|(end, events, _)| (*end, *events)));
+        starts.zip(&self.ends).map(|((start, first), (end, events, checksum))| Unnumbered {
             bytes: self.bytes.get(start..*end).unwrap_or_default(),
+            spans: self.spans.get(first..*events).unwrap_or_default(),
             checksum: *checksum,
         })
     }
@@ -96,8 +126,10 @@ impl Frames {
     pub(crate) fn clear(&mut self, bytes_max: usize) {
         self.bytes.clear();
         self.ends.clear();
+        self.spans.clear();
         self.bytes.shrink_to(bytes_max);
         self.ends.shrink_to(bytes_max / FRAME_HEAD_BYTES);
+        self.spans.shrink_to(bytes_max / FRAME_HEAD_BYTES);
     }
 }
 
@@ -110,6 +142,11 @@ impl<'a> Unnumbered<'a> {
     /// Its events.
     pub(crate) fn events(self) -> &'a [u8] {
         self.bytes.get(FRAME_HEAD_BYTES + 1..).unwrap_or_default()
+    }
+
+    /// Where they stand, in a record's frame.
+    pub(crate) fn spans(self) -> &'a [Span] {
+        self.spans
     }
 
     /// Appends the whole frame to `out`.
@@ -198,7 +235,9 @@ mod tests {
         let salt = Salt::new(7);
         let mut bytes = Vec::new();
         let mut frames = Frames::default();
-        frames.add_record(salt, |out| out.extend_from_slice(b"events"));
+        frames.add_record(salt, [&b"eve"[..], b"nts"], |event, out| out.extend_from_slice(event));
+        let spans: Vec<_> = frames.iter().flat_map(|frame| frame.spans().to_vec()).collect();
+        assert_eq!(spans, [Span { at: 0, bytes: 3 }, Span { at: 3, bytes: 3 }]);
         frames.iter().for_each(|frame| frame.write(42, &mut bytes));
         assert_eq!(read(salt, &bytes), Ok((Frame::Record { events: b"events", number: 42 }, bytes.len())));
         assert!(read(Salt::new(8), &bytes).is_err(), "a frame of another store");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::codec::Malformed;
 use crate::commit::{Committer, Written};
 use crate::compact::{CompactStep, Victim};
 use crate::config::{Compaction, Config, Durability};
@@ -26,7 +27,7 @@ use crate::mark::{self, Mark, Position};
 use crate::read::{self, Ahead, Source};
 use crate::recover::{self, Recovered, Recovery, io_error};
 use crate::segment::{self, HEADER_BYTES, Header};
-use crate::state::{Place, State};
+use crate::state::{FramePlace, Place, State};
 use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::tail::Tail;
 use crate::ticket::{Level, Progress, Ticket};
@@ -465,12 +466,13 @@ impl Shared {
         error
     }
 
-    /// Appends a frame and applies it to the state.
-    pub(crate) fn push(
+    /// Appends a frame, and has it applied to the state.
+    fn push(
         &self,
         inner: &mut MutexGuard<'_, Inner>,
         frame: Unnumbered<'_>,
         number: Number,
+        apply: impl FnOnce(&mut State, FramePlace) -> Result<u64, Malformed>,
     ) -> Result<u64, StoreError> {
         if let Some(error) = &inner.refuses {
             return Err(error.clone());
@@ -479,13 +481,23 @@ impl Shared {
         let place = tail.push(frame, number, &self.config)?;
         self.appended.store(tail.sequence, Ordering::Relaxed);
         // What was encoded a moment ago can be read; only the index can be full.
-        state.apply(frame.events(), number, place).map_err(|malformed| {
+        apply(state, place).map_err(|malformed| {
             let path = self.disk.path(&segment::name(place.segment));
             let error = StoreError::Corrupt { path, offset: place.at.into(), what: malformed.0 };
             inner.refuses = Some(error.clone());
             self.work.notify_one();
             error
         })
+    }
+
+    /// Appends a frame of copies and applies it.
+    pub(crate) fn push_copies(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        frame: Unnumbered<'_>,
+        number: Number,
+    ) -> Result<u64, StoreError> {
+        self.push(inner, frame, number, |state, place| state.apply(frame.events(), number, place))
     }
 
     pub(crate) fn consider_compaction(&self, inner: &mut Inner) {
@@ -499,21 +511,20 @@ impl Shared {
     }
 
     /// Appends records, all of them or none. The ticket is that of the last, its number that of the first event.
-    pub(crate) fn append<'a>(&self, records: impl Iterator<Item = &'a [Event]>) -> Ticket {
+    pub(crate) fn append<'a>(&self, records: impl Iterator<Item = &'a [Event]> + Clone) -> Ticket {
         thread_local!(static FRAMES: RefCell<Frames> = RefCell::default());
         let mut frames = FRAMES.take();
-        for record in records {
-            frames.add_record(self.salt, |out| {
-                record.iter().for_each(|event| format::write_event(event, out));
-            });
+        for record in records.clone() {
+            frames.add_record(self.salt, record, format::write_event);
         }
-        let ticket = self.append_frames(&frames);
+        let ticket = self.append_frames(&frames, records);
         frames.clear(FRAMES_BYTES_KEPT);
         FRAMES.set(frames);
         ticket
     }
 
-    fn append_frames(&self, frames: &Frames) -> Ticket {
+    /// Appends the frames of these records.
+    fn append_frames<'a>(&self, frames: &Frames, records: impl Iterator<Item = &'a [Event]>) -> Ticket {
         let mut inner = self.inner.lock();
         let first = inner.tail.next_number;
         let live_before = inner.state.live_bytes();
@@ -521,9 +532,10 @@ impl Shared {
         if let Err(error) = inner.tail.has_room(frame_bytes(), &self.config) {
             return Ticket::resolved(0, Err(inner.refuses.clone().unwrap_or(error)));
         }
-        for frame in frames.iter() {
+        for (frame, record) in frames.iter().zip(records) {
             let number = inner.tail.next_number;
-            match self.push(&mut inner, frame, number) {
+            let apply = |state: &mut State, place| state.apply_record(record, frame, number, place);
+            match self.push(&mut inner, frame, number, apply) {
                 Ok(count) => inner.tail.next_number = number.saturating_add(count),
                 Err(error) => return Ticket::resolved(0, Err(error)),
             }
@@ -550,7 +562,7 @@ impl Shared {
         let mut inner = self.inner.lock();
         let next_number = inner.tail.next_number;
         for frame in frames.iter() {
-            self.push(&mut inner, frame, next_number)?;
+            self.push_copies(&mut inner, frame, next_number)?;
         }
         self.have_written(inner);
         Ok(())

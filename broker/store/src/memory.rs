@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::error::StoreError;
 use crate::event::{
-    Event, Number, PacketId, Published, QoSAndRetain, RetainChange, Sender, SessionHeader, Stage,
-    StoredMessage, Subscription,
+    Event, Identifiers, Number, PacketId, Published, QoSAndRetain, RetainChange, Sender, SessionHeader,
+    Stage, StoredMessage, Subscription,
 };
 use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::ticket::Ticket;
@@ -25,7 +25,7 @@ pub struct MemoryStore {
 pub(crate) struct Held {
     pub(crate) last_number: Number,
     pub(crate) sessions: BTreeMap<Arc<str>, Session>,
-    pub(crate) retained: BTreeMap<Arc<str>, Arc<StoredMessage>>,
+    pub(crate) retained: BTreeMap<Arc<str>, StoredMessage>,
     pub(crate) sinks: BTreeMap<Arc<str>, BTreeMap<Number, Bytes>>,
     pub(crate) keys: BTreeMap<Arc<str>, BTreeMap<Bytes, Bytes>>,
 }
@@ -40,8 +40,8 @@ pub(crate) struct Session {
 
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    pub(crate) message: Arc<StoredMessage>,
-    pub(crate) identifiers: Arc<[u32]>,
+    pub(crate) message: StoredMessage,
+    pub(crate) identifiers: Identifiers,
     pub(crate) delivery: QoSAndRetain,
     pub(crate) stage: Stage,
 }
@@ -112,18 +112,18 @@ impl Held {
     fn publish(&mut self, published: &Published, number: Number) {
         for recipient in &published.recipients {
             let waiting = Waiting {
-                message: Arc::clone(&published.message),
-                identifiers: Arc::clone(&recipient.identifiers),
+                message: published.stored.clone(),
+                identifiers: recipient.identifiers.clone(),
                 delivery: QoSAndRetain { qos: recipient.qos, retain: recipient.retain },
                 stage: recipient.stage,
             };
             self.session(&recipient.client).queue.insert(number, waiting);
         }
-        let topic = published.message.topic.as_str();
+        let topic = published.stored.message.topic.as_str();
         match published.retain {
             RetainChange::Keep => {}
             RetainChange::Replace => {
-                self.retained.insert(Arc::from(topic), Arc::clone(&published.message));
+                self.retained.insert(Arc::from(topic), published.stored.clone());
             }
             RetainChange::Clear => drop(self.retained.remove(topic)),
         }
@@ -196,7 +196,7 @@ impl Store for MemoryStore {
     fn message(&self, client: &str, number: Number) -> Result<Option<Delivered>, StoreError> {
         let held = self.held.lock();
         let waiting = held.sessions.get(client).and_then(|session| session.queue.get(&number));
-        Ok(waiting.map(|waiting| ((*waiting.message).clone(), Arc::clone(&waiting.identifiers))))
+        Ok(waiting.map(|waiting| (waiting.message.clone(), waiting.identifiers.clone())))
     }
 
     fn retained_topics(&self) -> Vec<Arc<str>> {
@@ -204,7 +204,7 @@ impl Store for MemoryStore {
     }
 
     fn retained(&self, topic: &str) -> Result<Option<StoredMessage>, StoreError> {
-        Ok(self.held.lock().retained.get(topic).map(|message| (**message).clone()))
+        Ok(self.held.lock().retained.get(topic).cloned())
     }
 
     fn sinks(&self) -> Vec<Arc<str>> {

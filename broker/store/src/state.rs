@@ -8,10 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
+use weirmq_core::message::QoS;
 
 use crate::codec::Malformed;
-use crate::event::{Number, PacketId, QoSAndRetain, RetainChange, SessionHeader, Stage, Subscription};
+use crate::event::{Event, Number, PacketId, QoSAndRetain, RetainChange, SessionHeader, Stage, Subscription};
 use crate::format::{self, EventView, Located, PublishedView, RecipientView};
+use crate::frame::Unnumbered;
 use crate::store::{Queued, SessionFacts};
 
 /// Where a frame stands.
@@ -99,6 +101,14 @@ pub(crate) struct State {
     live: Live,
 }
 
+/// What a message that was accepted means besides its receivers.
+struct Accepted<'a> {
+    retain: RetainChange,
+    /// Its topic, where it changes what is retained for it.
+    topic: &'a str,
+    taken_from: Option<(&'a str, PacketId)>,
+}
+
 /// What of a log is live.
 #[derive(Debug, Default)]
 struct Live {
@@ -163,6 +173,39 @@ impl State {
         Ok(count)
     }
 
+    /// Applies a record that stands in `frame`, whose first event has the number `first_number`. What comes with every
+    /// message is taken as it was said; the rest is read back like [`State::apply`] reads it.
+    pub(crate) fn apply_record(
+        &mut self,
+        record: &[Event],
+        frame: Unnumbered<'_>,
+        first_number: Number,
+        place: FramePlace,
+    ) -> Result<u64, Malformed> {
+        for ((event, span), number) in record.iter().zip(frame.spans()).zip(first_number..) {
+            let item = Item { place: Place { frame: place, event_at: span.at }, event_bytes: span.bytes };
+            match event {
+                Event::Published(published) => {
+                    let accepted = Accepted {
+                        retain: published.retain,
+                        topic: &published.stored.message.topic,
+                        taken_from: published.taken_from.as_ref().map(|from| (&*from.client, from.packet_id)),
+                    };
+                    let recipients =
+                        published.recipients.iter().map(|to| (&*to.client, to.qos, to.retain, to.stage));
+                    self.publish(&accepted, recipients, number, item)?;
+                }
+                Event::UnderWay { client, number, packet_id } => self.under_way(client, *number, *packet_id),
+                Event::Released { client, number } => self.release(client, *number),
+                Event::Settled { client, number } => self.settle(client, *number),
+                Event::Taken { from } => self.take(&from.client, from.packet_id, item),
+                Event::Freed { from } => self.free(&from.client, from.packet_id),
+                _ => self.apply_event(&format::event(frame.events(), span.at)?, number, place)?,
+            }
+        }
+        Ok(record.len() as u64)
+    }
+
     fn apply_event(
         &mut self,
         located: &Located<'_>,
@@ -188,28 +231,20 @@ impl State {
                 self.count(None, before.map(|(before, _)| before));
                 self.prune(client);
             }
-            EventView::Published(published) => self.publish(published, number, item)?,
-            EventView::UnderWay { client, number, packet_id } => {
-                if let Some(waiting) = self.waiting_mut(client, *number) {
-                    waiting.packet_id = packet_id.get();
-                    waiting.flags &= !WAITING_RELEASED;
-                }
+            EventView::Published(published) => {
+                let accepted = Accepted {
+                    retain: published.retain,
+                    topic: if published.retain == RetainChange::Keep { "" } else { published.topic()? },
+                    taken_from: published.taken_from,
+                };
+                let recipients = published.recipients().map(|to| (to.client, to.qos, to.retain, to.stage));
+                self.publish(&accepted, recipients, published.copied.unwrap_or(number), item)?;
             }
-            EventView::Released { client, number } => {
-                if let Some(waiting) =
-                    self.waiting_mut(client, *number).filter(|waiting| waiting.packet_id != 0)
-                {
-                    waiting.flags |= WAITING_RELEASED;
-                }
-            }
+            EventView::UnderWay { client, number, packet_id } => self.under_way(client, *number, *packet_id),
+            EventView::Released { client, number } => self.release(client, *number),
             EventView::Settled { client, number } => self.settle(client, *number),
             EventView::Taken { client, packet_id } => self.take(client, *packet_id, item),
-            EventView::Freed { client, packet_id } => {
-                let before =
-                    self.sessions.get_mut(*client).and_then(|session| session.taken.remove(packet_id));
-                self.count(None, before);
-                self.prune(client);
-            }
+            EventView::Freed { client, packet_id } => self.free(client, *packet_id),
             EventView::RetainedCleared { topic } => self.clear_retained(topic),
             EventView::SinkAppended { copied, sink, .. } => {
                 let records = entry(&mut self.sinks, sink);
@@ -233,39 +268,58 @@ impl State {
         Ok(())
     }
 
-    fn publish(
+    fn publish<'a>(
         &mut self,
-        published: &PublishedView<'_>,
+        accepted: &Accepted<'_>,
+        recipients: impl Iterator<Item = (&'a str, QoS, bool, Stage)>,
         number: Number,
         item: Item,
     ) -> Result<(), Malformed> {
-        let number = published.copied.unwrap_or(number);
         let slot = self.messages.hold(item)?;
-        for recipient in published.recipients() {
+        for (client, qos, retain, stage) in recipients {
             self.messages.refer(slot);
-            let waiting = Waiting::new(number, slot, &recipient);
-            if let Some(before) = self.session_mut(recipient.client).put(waiting) {
+            let waiting = Waiting::new(number, slot, qos, retain, stage);
+            if let Some(before) = self.session_mut(client).put(waiting) {
                 self.messages.release(before.slot);
             } else {
                 self.queued += 1;
             }
         }
-        match published.retain {
+        match accepted.retain {
             RetainChange::Keep => {}
             RetainChange::Replace => {
                 self.messages.refer(slot);
-                let topic = Arc::from(published.topic()?);
-                if let Some(before) = self.retained.insert(topic, Retained { number, slot }) {
+                let retained = Retained { number, slot };
+                if let Some(before) = self.retained.insert(Arc::from(accepted.topic), retained) {
                     self.messages.release(before.slot);
                 }
             }
-            RetainChange::Clear => self.clear_retained(published.topic()?),
+            RetainChange::Clear => self.clear_retained(accepted.topic),
         }
-        if let Some((client, packet_id)) = published.taken_from {
+        if let Some((client, packet_id)) = accepted.taken_from {
             self.take(client, packet_id, item);
         }
         self.messages.release(slot);
         Ok(())
+    }
+
+    fn under_way(&mut self, client: &str, number: Number, packet_id: PacketId) {
+        if let Some(waiting) = self.waiting_mut(client, number) {
+            waiting.packet_id = packet_id.get();
+            waiting.flags &= !WAITING_RELEASED;
+        }
+    }
+
+    fn release(&mut self, client: &str, number: Number) {
+        if let Some(waiting) = self.waiting_mut(client, number).filter(|waiting| waiting.packet_id != 0) {
+            waiting.flags |= WAITING_RELEASED;
+        }
+    }
+
+    fn free(&mut self, client: &str, packet_id: PacketId) {
+        let before = self.sessions.get_mut(client).and_then(|session| session.taken.remove(&packet_id));
+        self.count(None, before);
+        self.prune(client);
     }
 
     fn take(&mut self, client: &str, packet_id: PacketId, item: Item) {
@@ -279,9 +333,12 @@ impl State {
     fn settle(&mut self, client: &str, number: Number) {
         let Some(session) = self.sessions.get_mut(client) else { return };
         let Some(waiting) = session.remove(number) else { return };
+        let is_void = session.is_void();
         self.messages.release(waiting.slot);
         self.queued -= 1;
-        self.prune(client);
+        if is_void {
+            self.sessions.remove(client);
+        }
     }
 
     fn clear_retained(&mut self, topic: &str) {
@@ -506,7 +563,7 @@ impl Session {
     /// Where the message with this number is, or belongs.
     fn find(&self, number: Number) -> Result<usize, usize> {
         match self.queue.back() {
-            // Nearly always it is the newest, or the oldest that is asked about.
+            // Nearly always it is the newest.
             Some(last) if last.number < number => Err(self.queue.len()),
             _ => self.queue.binary_search_by_key(&number, |waiting| waiting.number),
         }
@@ -515,6 +572,10 @@ impl Session {
     fn put(&mut self, waiting: Waiting) -> Option<Waiting> {
         match self.find(waiting.number) {
             Ok(at) => self.queue.get_mut(at).map(|present| std::mem::replace(present, waiting)),
+            Err(at) if at == self.queue.len() => {
+                self.queue.push_back(waiting);
+                None
+            }
             Err(at) => {
                 self.queue.insert(at, waiting);
                 None
@@ -523,7 +584,11 @@ impl Session {
     }
 
     fn remove(&mut self, number: Number) -> Option<Waiting> {
-        let removed = self.queue.remove(self.find(number).ok()?);
+        let removed = match self.queue.front() {
+            // Nearly always it is the oldest.
+            Some(first) if first.number == number => self.queue.pop_front(),
+            _ => self.queue.remove(self.find(number).ok()?),
+        };
         if self.queue.capacity() > 64 && self.queue.len() < self.queue.capacity() / 4 {
             self.queue.shrink_to(self.queue.len() * 2);
         }
@@ -539,14 +604,14 @@ impl Session {
 }
 
 impl Waiting {
-    fn new(number: Number, slot: u32, recipient: &RecipientView<'_>) -> Self {
-        let (packet_id, released) = match recipient.stage {
+    fn new(number: Number, slot: u32, qos: QoS, retain: bool, stage: Stage) -> Self {
+        let (packet_id, released) = match stage {
             Stage::Waiting => (0, 0),
             Stage::UnderWay(packet_id) => (packet_id.get(), 0),
             Stage::Released(packet_id) => (packet_id.get(), WAITING_RELEASED),
         };
-        let retain = if recipient.retain { WAITING_RETAIN } else { 0 };
-        Self { number, slot, packet_id, qos_bits: recipient.qos.as_u8(), flags: retain | released }
+        let retain = if retain { WAITING_RETAIN } else { 0 };
+        Self { number, slot, packet_id, qos_bits: qos.as_u8(), flags: retain | released }
     }
 
     fn stage(&self) -> Stage {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::error::StoreError;
 use crate::event::{
-    Event, Number, PacketId, QoSAndRetain, SessionHeader, Stage, StoredMessage, Subscription,
+    Event, Identifiers, Number, PacketId, QoSAndRetain, SessionHeader, Stage, StoredMessage, Subscription,
 };
 use crate::ticket::Ticket;
 
@@ -70,7 +70,7 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// A message as a session gets it, and the identifiers of the subscriptions that matched.
-pub type Delivered = (StoredMessage, Arc<[u32]>);
+pub type Delivered = (StoredMessage, Identifiers);
 
 /// What is known of a session besides its messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,7 +113,7 @@ pub struct SessionSnapshot {
     /// What is known of it.
     pub facts: SessionFacts,
     /// Its messages in order, with the identifiers of the subscriptions that matched.
-    pub queue: Vec<(Queued, StoredMessage, Arc<[u32]>)>,
+    pub queue: Vec<(Queued, StoredMessage, Identifiers)>,
 }
 
 impl Snapshot {

@@ -138,7 +138,11 @@ fn nothing_is_left_of_what_is_over() {
     let all = snapshot(&store);
     let mut end: Vec<Event> = Vec::new();
     end.extend(all.sessions.into_keys().map(|client| Event::SessionEnded { client }));
-    end.extend(all.retained.into_values().map(|message| Event::RetainedCleared { topic: message.topic }));
+    end.extend(
+        all.retained
+            .into_values()
+            .map(|message| Event::RetainedCleared { topic: message.message.topic.clone() }),
+    );
     end.extend(all.sinks.into_iter().flat_map(|(sink, records)| {
         records.into_iter().map(move |(number, _)| Event::SinkSettled { sink: sink.clone(), number })
     }));

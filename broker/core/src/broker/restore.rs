@@ -9,7 +9,9 @@ use tracing::error;
 
 use super::Broker;
 use crate::durable::Kept;
-use crate::durable::event::{Number, PacketId, SessionHeader, Stage, StoredMessage, Subscription};
+use crate::durable::event::{
+    Identifiers, Number, PacketId, SessionHeader, Stage, StoredMessage, Subscription,
+};
 use crate::durable::slot::Slot;
 use crate::hook::{HookPoint, Identity, Lease};
 use crate::message::{Message, QoS};
@@ -45,7 +47,7 @@ pub struct KeptMessage {
     /// RETAIN as it is to be sent.
     pub retain: bool,
     /// The identifiers of the subscriptions that matched.
-    pub identifiers: Arc<[u32]>,
+    pub identifiers: Identifiers,
     /// How far it had come.
     pub stage: Stage,
 }
@@ -123,8 +125,8 @@ impl Broker {
             for message in messages {
                 let KeptMessage { number, message, qos, retain, identifiers, stage } = message;
                 let stage = overtaken.in_turn(&message, qos, stage);
-                let slot = Some(Arc::new(Slot::of(number)));
-                let identifiers = Some(identifiers).filter(|identifiers| !identifiers.is_empty());
+                let slot = Some(Slot::of(number));
+                let identifiers = identifiers.into_shared();
                 state.outbound.restore(Parcel { message, qos, retain, identifiers, slot }, stage);
             }
             self.schedule(&session, &mut state);
@@ -146,7 +148,7 @@ impl Broker {
     /// What a sink needs to say that it has written a record that was read back; `None` where nothing is kept.
     #[must_use]
     pub fn restore_record(&self, sink: &Arc<str>, number: Number) -> Option<Kept> {
-        self.keeper().map(|keeper| Kept::new(keeper, sink, Arc::new(Slot::of(number))))
+        self.keeper().map(|keeper| Kept::new(keeper, sink, Slot::of(number)))
     }
 
     /// Brings a retained message back, if it has not expired.

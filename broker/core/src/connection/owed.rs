@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use weirmq_wire::{ConnAck, Packet, PacketId, PacketType, ReasonCode, Version};
+use weirmq_wire::{ConnAck, Packet, PacketId, PacketType, ReasonCode, Version, encode_ack};
 
 use super::{Connection, Phase, Ways};
 use crate::broker::Ending;
@@ -177,11 +177,16 @@ impl Connection {
                 None => return Poll::Ready(()),
                 Some((After::Unrecorded, _)) => return Poll::Pending,
                 Some((After::Failed(not_kept), _)) => Err(not_kept.clone()),
-                Some((After::Position(position), _)) => match owed.answers.poll(*position, context) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(outcome) => outcome,
-                },
+                Some((After::Position(position), _)) => {
+                    let position = *position;
+                    match owed.answers.poll(position, context) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(())) if self.pay_acks(position) => continue,
+                        Poll::Ready(outcome) => outcome,
+                    }
+                }
             };
+            let Some(owed) = &mut self.owed else { return Poll::Ready(()) };
             let Some((_, owe)) = owed.queue.pop_front() else { return Poll::Ready(()) };
             owed.pubacks -= usize::from(is_puback(&owe));
             match outcome {
@@ -190,6 +195,32 @@ impl Connection {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Gives the acknowledgements at the front of the queue that refuse nothing and whose promises are kept with all up to
+    /// `kept`. Answers whether there are any.
+    fn pay_acks(&mut self, kept: Position) -> bool {
+        let (version, Some(owed)) = (self.terms.version, &mut self.owed) else { return false };
+        let is_next = |(after, owe): &&(After, Owe)| match (after, owe) {
+            (After::Position(position), Owe::Ack(_, _, code)) => {
+                *position <= kept && (version == Version::V311 || !code.is_error())
+            }
+            _ => false,
+        };
+        let count = owed.queue.iter().take_while(is_next).count();
+        let (acks, pubacks) = (owed.queue.drain(..count), &mut owed.pubacks);
+        let encode = |out: &mut Vec<u8>| {
+            for (_, owe) in acks {
+                *pubacks -= usize::from(is_puback(&owe));
+                if let Owe::Ack(kind, id, code) = owe {
+                    encode_ack(kind, id, code, version, out);
+                }
+            }
+        };
+        if count > 0 && self.outbox.push(encode) {
+            self.batch.add(&self.outbox);
+        }
+        count > 0
     }
 
     fn pay(&mut self, owe: Owe, now: Now) {

@@ -203,20 +203,21 @@ impl Connection {
         // What a persistence hook fails at is sent all the same: its original is retained already.
         let mut keeping =
             plan.as_ref().filter(|_| is_kept).and_then(|plan| Keeping::of(&broker, &message, plan).ok());
-        let mut recorded = None;
+        let mut prepared = None;
         let outcome = delivered.and_then(|delivered| {
-            let slot = keeping.as_mut().and_then(|keeping| keeping.slot_for(&message, &delivered));
-            let parcel =
-                Parcel { qos, retain: true, identifiers: grant.identifiers, slot, message: delivered };
-            recorded = parcel.slot.is_some().then(|| parcel.clone());
+            let identifiers = grant.identifiers;
+            let mut parcel = Parcel { qos, retain: true, identifiers, slot: None, message: delivered };
+            if let Some(keeping) = &mut keeping {
+                prepared = keeping.prepare(session, &message, &mut parcel, &mut self.batch);
+            }
             let replay = |_: &Broker, ways: Ways<'_>, live: &mut Live, batch: &mut Batch| {
                 ways.outbound.replay(live, parcel, now.at, batch)
             };
             self.with_live(session, replay).unwrap_or(Err(DropReason::NoReceiverOnline))
         });
-        match (outcome, keeping, recorded, plan) {
-            (Ok(stage), Some(mut keeping), Some(parcel), Some(plan)) => {
-                keeping.taken(&broker, session, &parcel, stage, &plan);
+        match (outcome, keeping, prepared, plan) {
+            (Ok(stage), Some(mut keeping), Some(prepared), Some(plan)) => {
+                keeping.taken(&broker, prepared, stage, &plan);
                 keeping.note(&message, now, &mut self.batch);
             }
             (Ok(_), ..) => {}

@@ -5,10 +5,11 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::{Message, Properties, Publisher, QoS};
+use crate::message::{Message, Properties, QoS};
 use crate::time::Now;
 use crate::topic::TopicName;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// The packet identifier of a QoS 1 or 2 message that is under way.
 pub type PacketId = NonZeroU16;
@@ -127,14 +128,17 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Published {
     /// The message: written once, however many receive it.
-    pub message: Arc<StoredMessage>,
+    pub stored: StoredMessage,
     /// The sessions that are to have it at QoS 1 or 2.
-    pub recipients: Vec<Recipient>,
+    pub recipients: Recipients,
     /// What it does to what is retained for its topic.
     pub retain: RetainChange,
     /// The packet identifier under which a publisher sent it at QoS 2.
     pub taken_from: Option<Sender>,
 }
+
+/// Most messages have one.
+pub type Recipients = SmallVec<[Recipient; 1]>;
 
 /// What a message does to what is retained for its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -167,9 +171,42 @@ pub struct Recipient {
     /// RETAIN as it is to be sent.
     pub retain: bool,
     /// The identifiers of the subscriptions that matched.
-    pub identifiers: Arc<[u32]>,
+    pub identifiers: Identifiers,
     /// How far it is. A receiver that is online has it under way from the start.
     pub stage: Stage,
+}
+
+/// Subscription Identifiers. None at all, as is usual, takes no memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identifiers(Option<Arc<[u32]>>);
+
+impl Identifiers {
+    /// They, if there are any.
+    #[must_use]
+    pub fn into_shared(self) -> Option<Arc<[u32]>> {
+        self.0
+    }
+}
+
+impl std::ops::Deref for Identifiers {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl From<Option<Arc<[u32]>>> for Identifiers {
+    fn from(identifiers: Option<Arc<[u32]>>) -> Self {
+        Self(identifiers.filter(|identifiers| !identifiers.is_empty()))
+    }
+}
+
+impl FromIterator<u32> for Identifiers {
+    fn from_iter<I: IntoIterator<Item = u32>>(identifiers: I) -> Self {
+        let mut identifiers = identifiers.into_iter().peekable();
+        Self(identifiers.peek().is_some().then(|| identifiers.collect()))
+    }
 }
 
 /// How a receiver is to get a message.
@@ -239,70 +276,36 @@ pub struct Subscription {
     pub identifier: Option<NonZeroU32>,
 }
 
-/// A message as it is stored: core's, with its expiry on the calendar.
+/// A message as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredMessage {
-    /// Where it is published to.
-    pub topic: TopicName,
-    /// What it says.
-    pub payload: Bytes,
-    /// The QoS it was published with.
-    pub qos: QoS,
-    /// Whether the publisher asked that it be retained.
-    pub retain: bool,
-    /// The properties of MQTT 5 that travel with it.
-    pub properties: Properties,
-    /// Who published it.
-    pub publisher: Publisher,
-    /// When the broker received it.
-    pub received_unix_ms: u64,
+    /// The message, its payload as it is stored. Its expiry is not that of this process's clock.
+    pub message: Arc<Message>,
     /// When it stops being deliverable; `None` is never.
     pub expires_unix_ms: Option<u64>,
-    /// How many rules stand between it and the client that caused it.
-    pub hops: u8,
     /// The persistence hooks that have changed the payload, in the order in which they did.
     pub sealed_by: Vec<Arc<str>>,
 }
 
 impl StoredMessage {
-    /// What is to be stored of `message`.
+    /// What is to be stored of a message, which is `message` as these hooks have left it.
     #[must_use]
-    pub fn of(message: &Message, now: Now) -> Self {
+    pub fn of(message: Arc<Message>, sealed_by: Vec<Arc<str>>, now: Now) -> Self {
         let expires_unix_ms = message.expires_at.map(|at| {
             let left_ms = u64::try_from(at.since(now.at).as_millis()).unwrap_or(u64::MAX);
             now.unix_ms.saturating_add(left_ms)
         });
-        Self {
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
-            qos: message.qos,
-            retain: message.retain,
-            properties: message.properties.clone(),
-            publisher: message.publisher.clone(),
-            received_unix_ms: message.received_unix_ms,
-            expires_unix_ms,
-            hops: message.hops,
-            sealed_by: Vec::new(),
-        }
+        Self { message, expires_unix_ms, sealed_by }
     }
 
     /// The message again, its payload as it is stored, its expiry on this process's clock. Expired ones have expired.
     #[must_use]
     pub fn into_message(self, now: Now) -> Message {
-        let expires_at = self.expires_unix_ms.map(|at_ms| match at_ms.checked_sub(now.unix_ms) {
+        let mut message = Arc::unwrap_or_clone(self.message);
+        message.expires_at = self.expires_unix_ms.map(|at_ms| match at_ms.checked_sub(now.unix_ms) {
             Some(left_ms) => now.at.after(Duration::from_millis(left_ms)),
             None => now.at.before(),
         });
-        Message {
-            topic: self.topic,
-            payload: self.payload,
-            qos: self.qos,
-            retain: self.retain,
-            properties: self.properties,
-            publisher: self.publisher,
-            received_unix_ms: self.received_unix_ms,
-            expires_at,
-            hops: self.hops,
-        }
+        message
     }
 }

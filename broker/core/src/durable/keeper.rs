@@ -85,12 +85,12 @@ impl std::fmt::Debug for Keeper {
 pub struct Kept {
     keeper: Arc<Keeper>,
     sink: Arc<str>,
-    slot: Arc<Slot>,
+    slot: Slot,
 }
 
 impl Kept {
     /// For the record of `sink` that has, or will have, its number in `slot`.
-    pub(crate) fn new(keeper: &Arc<Keeper>, sink: &Arc<str>, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(keeper: &Arc<Keeper>, sink: &Arc<str>, slot: Slot) -> Self {
         Self { keeper: Arc::clone(keeper), sink: Arc::clone(sink), slot }
     }
 

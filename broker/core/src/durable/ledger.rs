@@ -6,10 +6,14 @@
 
 use std::sync::Arc;
 
-use super::event::{Event, Number, PacketId, Published, Recipient, RetainChange, Stage, StoredMessage};
+use smallvec::SmallVec;
+
+use super::event::{
+    Event, Number, PacketId, Published, Recipient, Recipients, RetainChange, Stage, StoredMessage,
+};
 use super::keeper::{Keeper, Kept};
 use super::keys::{Changes, Taken};
-use super::slot::{Held, Hold, Holds, MarkKind, Remark, Slot};
+use super::slot::{Held, Hold, Holds, MarkKind, Remark, Slot, Slots};
 use super::{NotKept, Position, Receipt, Records};
 use crate::outbox::Outbox;
 use crate::session::Session;
@@ -20,21 +24,25 @@ const KEPT_MAX: usize = 256;
 /// How a receiver gets a message that is to be recorded.
 #[derive(Debug)]
 pub(crate) struct Receiving {
+    /// The client identifier is looked up when it is recorded.
     pub(crate) session: Arc<Session>,
-    /// The client identifier is filled in when it is recorded.
     pub(crate) qos: weirmq_wire::QoS,
     pub(crate) retain: bool,
     pub(crate) identifiers: Option<Arc<[u32]>>,
     pub(crate) stage: Stage,
 }
 
+/// Most messages have one receiver.
+pub(crate) type Receivings = SmallVec<[Receiving; 1]>;
+
 /// A message that is to be recorded.
 #[derive(Debug)]
 pub(crate) struct Publication {
-    pub(crate) message: Arc<StoredMessage>,
-    pub(crate) receivers: Vec<Receiving>,
+    pub(crate) stored: StoredMessage,
+    pub(crate) receivers: Receivings,
     pub(crate) retain: RetainChange,
-    pub(crate) slot: Arc<Slot>,
+    /// Where its number goes, if anybody wants it.
+    pub(crate) slot: Option<Slot>,
 }
 
 #[derive(Debug)]
@@ -45,7 +53,7 @@ enum Entry {
     SinkRecord {
         sink: Arc<str>,
         record: bytes::Bytes,
-        slot: Arc<Slot>,
+        slot: Slot,
     },
     /// What has changed in a namespace, found out when it is recorded.
     Changes(Arc<Changes>),
@@ -77,7 +85,9 @@ pub(crate) struct Ledger {
     /// What is being recorded. Empty between commits; kept for its memory.
     records: Records,
     /// Which of its events somebody wants the number of.
-    slots: Vec<(usize, Arc<Slot>)>,
+    slots: Vec<(usize, Slot)>,
+    /// Where new ones come from.
+    new_slots: Slots,
 }
 
 impl Ledger {
@@ -96,6 +106,7 @@ impl Ledger {
             more_holds: Vec::new(),
             records: Records::default(),
             slots: Vec::new(),
+            new_slots: Slots::default(),
         }
     }
 
@@ -111,10 +122,15 @@ impl Ledger {
         self.is_awaited |= is_awaited;
     }
 
+    /// Where the number of something goes that is to be recorded.
+    pub(crate) fn new_slot(&mut self) -> Slot {
+        self.new_slots.next()
+    }
+
     /// Notes a record for a sink, and gives what the sink needs to say that it has written it.
     pub(crate) fn sink_record(&mut self, sink: &Arc<str>, record: bytes::Bytes) -> Kept {
-        let slot = Arc::new(Slot::default());
-        let kept = Kept::new(&self.keeper, sink, Arc::clone(&slot));
+        let slot = self.new_slot();
+        let kept = Kept::new(&self.keeper, sink, slot.clone());
         self.entries.push(Entry::SinkRecord { sink: Arc::clone(sink), record, slot });
         self.is_awaited = true;
         kept
@@ -275,14 +291,14 @@ impl Ledger {
                 Entry::About(session, event) if !session.is_over() => records.push(event),
                 Entry::About(..) => {}
                 Entry::Published(publication) => {
-                    let Publication { message, receivers, retain, slot } = publication;
+                    let Publication { stored, receivers, retain, slot } = publication;
                     let recipients = recipients_of(receivers);
                     if recipients.is_empty() && retain == RetainChange::Keep {
-                        slot.lose();
+                        slot.iter().for_each(Slot::lose);
                     } else {
-                        slots.push((records.len(), slot));
+                        slots.extend(slot.map(|slot| (records.len(), slot)));
                         let taken_from = None;
-                        records.push(Event::Published(Published { message, recipients, retain, taken_from }));
+                        records.push(Event::Published(Published { stored, recipients, retain, taken_from }));
                     }
                 }
                 Entry::SinkRecord { sink, record, slot } => {
@@ -335,7 +351,7 @@ impl Ledger {
 }
 
 /// Those receivers whose session has not ended meanwhile.
-fn recipients_of(receivers: Vec<Receiving>) -> Vec<Recipient> {
+fn recipients_of(receivers: Receivings) -> Recipients {
     receivers
         .into_iter()
         .filter(|receiving| !receiving.session.is_over())
@@ -343,7 +359,7 @@ fn recipients_of(receivers: Vec<Receiving>) -> Vec<Recipient> {
             client: Arc::clone(&receiving.session.client_id),
             qos: receiving.qos,
             retain: receiving.retain,
-            identifiers: receiving.identifiers.unwrap_or_default(),
+            identifiers: receiving.identifiers.into(),
             stage: receiving.stage,
         })
         .collect()

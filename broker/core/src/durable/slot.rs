@@ -12,8 +12,37 @@ use crate::outbox::Outbox;
 
 /// The number of a message or a sink record, once it is recorded. Until then, what others have to say of it is kept
 /// here, for whoever records it to record behind it.
-#[derive(Debug)]
-pub(crate) struct Slot(Mutex<State>);
+#[derive(Debug, Clone)]
+pub(crate) struct Slot(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    /// Of something that was recorded before anybody had a slot for it.
+    Recorded(Number),
+    /// One of several that share an allocation.
+    Shared(Arc<Block>, u8),
+}
+
+/// So many slots share an allocation: who keeps one keeps all of them.
+const BLOCK_SLOTS: u8 = 8;
+
+type Block = [Mutex<State>; BLOCK_SLOTS as usize];
+
+/// Makes slots.
+#[derive(Debug, Default)]
+pub(super) struct Slots(Option<(Arc<Block>, u8)>);
+
+impl Slots {
+    pub(super) fn next(&mut self) -> Slot {
+        let (block, used) = self.0.get_or_insert_default();
+        let slot = Slot(Place::Shared(Arc::clone(block), *used));
+        *used += 1;
+        if *used == BLOCK_SLOTS {
+            self.0 = None;
+        }
+        slot
+    }
+}
 
 #[derive(Debug)]
 enum State {
@@ -21,6 +50,12 @@ enum State {
     Recorded(Number),
     /// It was not taken, and never will be.
     Lost,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Unrecorded(None)
+    }
 }
 
 /// What came before the record that it refers to.
@@ -63,21 +98,25 @@ impl Remark {
     }
 }
 
-impl Default for Slot {
-    fn default() -> Self {
-        Self(Mutex::new(State::Unrecorded(None)))
-    }
-}
-
 impl Slot {
     /// Of something that is recorded.
     pub(crate) fn of(number: Number) -> Self {
-        Self(Mutex::new(State::Recorded(number)))
+        Self(Place::Recorded(number))
+    }
+
+    fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        match &self.0 {
+            Place::Recorded(number) => look(&mut State::Recorded(*number)),
+            Place::Shared(block, place) => match block.get(usize::from(*place)) {
+                Some(state) => look(&mut state.lock()),
+                None => look(&mut State::Lost),
+            },
+        }
     }
 
     /// It will not be recorded, and neither will anything about it.
     pub(crate) fn lose(&self) {
-        let before = std::mem::replace(&mut *self.0.lock(), State::Lost);
+        let before = self.with(|state| std::mem::replace(state, State::Lost));
         if let State::Unrecorded(Some(mut late)) = before {
             late.holds.let_go(None);
         }
@@ -85,7 +124,7 @@ impl Slot {
 
     /// It is recorded. What was said of it before is to be recorded now.
     pub(super) fn set(&self, number: Number) -> Option<Late> {
-        match std::mem::replace(&mut *self.0.lock(), State::Recorded(number)) {
+        match self.with(|state| std::mem::replace(state, State::Recorded(number))) {
             State::Unrecorded(late) => late.map(|late| *late),
             State::Recorded(_) | State::Lost => None,
         }
@@ -93,14 +132,14 @@ impl Slot {
 
     /// What there is to record of `remark` now. Whoever records the slot records it where it is too early.
     pub(super) fn remark(&self, remark: Remark) -> Option<Event> {
-        match &mut *self.0.lock() {
+        self.with(|state| match state {
             State::Recorded(number) => Some(remark.event(*number)),
             State::Unrecorded(late) => {
                 late.get_or_insert_default().remarks.push(remark);
                 None
             }
             State::Lost => None,
-        }
+        })
     }
 
     /// As [`Slot::remark`], for something that has to be recorded before a message is sent. What the message waits for
@@ -111,7 +150,7 @@ impl Slot {
         outbox: &Arc<Outbox>,
         holds: &mut Holds,
     ) -> (Option<Event>, Arc<Hold>) {
-        match &mut *self.0.lock() {
+        self.with(|state| match state {
             State::Recorded(number) => (Some(remark.event(*number)), holds.hold(outbox)),
             State::Unrecorded(late) => {
                 let late = late.get_or_insert_default();
@@ -119,16 +158,16 @@ impl Slot {
                 (None, late.holds.hold(outbox))
             }
             State::Lost => (None, Arc::new(Hold::lost())),
-        }
+        })
     }
 
     /// What a message waits for that must not be sent before it is recorded; the connection of `outbox` is woken then.
     pub(super) fn hold(&self, outbox: &Arc<Outbox>, holds: &mut Holds) -> Arc<Hold> {
-        match &mut *self.0.lock() {
+        self.with(|state| match state {
             State::Recorded(_) => holds.hold(outbox),
             State::Unrecorded(late) => late.get_or_insert_default().holds.hold(outbox),
             State::Lost => Arc::new(Hold::lost()),
-        }
+        })
     }
 }
 

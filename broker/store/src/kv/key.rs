@@ -106,7 +106,7 @@ impl Key {
                     client: Arc::clone(client),
                     qos: waiting.delivery.qos,
                     retain: waiting.delivery.retain,
-                    identifiers: Arc::clone(&waiting.identifiers),
+                    identifiers: waiting.identifiers.clone(),
                     stage: waiting.stage,
                 };
                 format::write_recipient(&recipient, &mut out);
@@ -144,7 +144,7 @@ pub(super) fn touched(held: &Held, event: &Event, number: Number) -> Vec<Key> {
             vec![Key::Subscription(Arc::clone(client), Arc::clone(filter))]
         }
         Event::Published(published) => {
-            let topic = published.message.topic.as_str();
+            let topic = published.stored.message.topic.as_str();
             let retained = (published.retain != RetainChange::Keep).then(|| Key::Retained(topic.into()));
             let taken =
                 published.taken_from.iter().map(|from| Key::Taken(Arc::clone(&from.client), from.packet_id));

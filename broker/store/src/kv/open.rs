@@ -10,7 +10,7 @@ use super::key::Key;
 use super::state::Holders;
 use crate::codec::{Malformed, Reader};
 use crate::error::OpenError;
-use crate::event::{Event, Number, Published, Recipient, RetainChange, Sender, StoredMessage};
+use crate::event::{Event, Number, Published, Recipient, Recipients, RetainChange, Sender, StoredMessage};
 use crate::format::{self, RecipientView};
 use crate::memory::Held;
 
@@ -32,7 +32,7 @@ pub(super) struct Opened {
     pub(super) held: Held,
     pub(super) holders: Holders,
     /// Those that were read; queued ones come behind them.
-    messages: BTreeMap<Number, Arc<StoredMessage>>,
+    messages: BTreeMap<Number, StoredMessage>,
     has_mark: bool,
 }
 
@@ -98,7 +98,7 @@ impl Opened {
             }
             Key::Taken(client, packet_id) => (Event::Taken { from: Sender { client, packet_id } }, 0),
             Key::Message(number) => {
-                self.messages.insert(number, Arc::new(format::read_message(value)?));
+                self.messages.insert(number, format::read_message(value)?);
                 return Ok(());
             }
             Key::Queued(client, number) => {
@@ -113,11 +113,11 @@ impl Opened {
                 };
                 let message = self.messages.get(&number).ok_or(Malformed("its message is missing"))?;
                 *self.holders.entry(number).or_default() += 1;
-                (published(Arc::clone(message), vec![recipient], RetainChange::Keep), number)
+                (published(message.clone(), Recipients::from_iter([recipient]), RetainChange::Keep), number)
             }
             Key::Retained(_) => {
-                let message = Arc::new(format::read_message(value)?);
-                self.held.apply(&published(message, Vec::new(), RetainChange::Replace), 0);
+                let message = format::read_message(value)?;
+                self.held.apply(&published(message, Recipients::new(), RetainChange::Replace), 0);
                 return Ok(());
             }
             Key::Sink(sink, number) => {
@@ -135,6 +135,6 @@ impl Opened {
     }
 }
 
-fn published(message: Arc<StoredMessage>, recipients: Vec<Recipient>, retain: RetainChange) -> Event {
-    Event::Published(Published { message, recipients, retain, taken_from: None })
+fn published(stored: StoredMessage, recipients: Recipients, retain: RetainChange) -> Event {
+    Event::Published(Published { stored, recipients, retain, taken_from: None })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::export::{SINK_RECORDS_AT_A_TIME, read_message, recipients_by_message};
 use crate::error::StoreError;
-use crate::event::{Event, Published, RetainChange, Sender};
+use crate::event::{Event, Published, Recipients, RetainChange, Sender};
 use crate::store::Store;
 
 /// Why a store was not copied, or not wholly.
@@ -36,14 +36,14 @@ pub fn copy(from: &dyn Store, to: &dyn Store) -> Result<(), CopyError> {
         append(to, &session(from, client))?;
     }
     for (number, receivers) in recipients_by_message(from, &clients) {
-        let Some((message, recipients)) = read_message(from, number, receivers)? else { continue };
-        let (message, retain) = (Arc::new(message), RetainChange::Keep);
-        append(to, &[Event::Published(Published { message, recipients, retain, taken_from: None })])?;
+        let Some((stored, recipients)) = read_message(from, number, receivers)? else { continue };
+        let (recipients, retain) = (recipients.into(), RetainChange::Keep);
+        append(to, &[Event::Published(Published { stored, recipients, retain, taken_from: None })])?;
     }
     for topic in from.retained_topics() {
-        let Some(message) = from.retained(&topic)? else { continue };
-        let (message, recipients, retain) = (Arc::new(message), Vec::new(), RetainChange::Replace);
-        append(to, &[Event::Published(Published { message, recipients, retain, taken_from: None })])?;
+        let Some(stored) = from.retained(&topic)? else { continue };
+        let (recipients, retain) = (Recipients::new(), RetainChange::Replace);
+        append(to, &[Event::Published(Published { stored, recipients, retain, taken_from: None })])?;
     }
     for sink in from.sinks() {
         let mut next = 0;

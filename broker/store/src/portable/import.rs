@@ -10,7 +10,7 @@ use super::line::{Head, Line, Message, Session, SinkRecord};
 use super::{Exported, LINE_BYTES_MAX, LINES_VERSION};
 use crate::config::{Compaction, Config, Durability};
 use crate::error::{OpenError, StoreError, remedy};
-use crate::event::{Event, Number, Published, RetainChange};
+use crate::event::{Event, Number, Published, Recipients, RetainChange};
 use crate::folder::NewFolder;
 use crate::log_store::LogStore;
 
@@ -153,8 +153,8 @@ impl Importer {
             Line::Retained(content) => {
                 self.imported.retained += 1;
                 self.append(&[Event::Published(Published {
-                    message: Arc::new(content.into_message()),
-                    recipients: Vec::new(),
+                    stored: content.into_message(),
+                    recipients: Recipients::new(),
                     retain: RetainChange::Replace,
                     taken_from: None,
                 })])?;
@@ -236,8 +236,8 @@ impl Importer {
         self.last_message = number;
         self.imported.messages += 1;
         let recipients = recipients.into_iter().map(super::line::To::into_recipient).collect();
-        let (message, retain) = (Arc::new(content.into_message()), RetainChange::Keep);
-        let published = Published { message, recipients, retain, taken_from: None };
+        let (stored, retain) = (content.into_message(), RetainChange::Keep);
+        let published = Published { stored, recipients, retain, taken_from: None };
         self.take(|store| store.append_message_with_number(number, &published))
     }
 

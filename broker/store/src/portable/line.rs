@@ -247,7 +247,8 @@ impl Subscribed {
 }
 
 impl Content {
-    pub(super) fn of(message: &StoredMessage) -> Self {
+    pub(super) fn of(stored: &StoredMessage) -> Self {
+        let message = &stored.message;
         Self {
             topic: Topic(message.topic.clone()),
             payload: Blob(message.payload.clone()),
@@ -262,15 +263,15 @@ impl Content {
                 Publisher::Broker => From::Broker,
             },
             received_unix_ms: message.received_unix_ms,
-            expires_unix_ms: message.expires_unix_ms,
+            expires_unix_ms: stored.expires_unix_ms,
             hops: message.hops,
-            sealed_by: message.sealed_by.iter().map(Text::of).collect(),
+            sealed_by: stored.sealed_by.iter().map(Text::of).collect(),
             properties: PropertiesLine::of(&message.properties),
         }
     }
 
     pub(super) fn into_message(self) -> StoredMessage {
-        StoredMessage {
+        let message = weirmq_core::message::Message {
             topic: self.topic.0,
             payload: self.payload.0,
             qos: self.qos.0,
@@ -285,8 +286,12 @@ impl Content {
                 From::Broker => Publisher::Broker,
             },
             received_unix_ms: self.received_unix_ms,
-            expires_unix_ms: self.expires_unix_ms,
+            expires_at: None,
             hops: self.hops,
+        };
+        StoredMessage {
+            message: Arc::new(message),
+            expires_unix_ms: self.expires_unix_ms,
             sealed_by: self.sealed_by.into_iter().map(|name| name.0).collect(),
         }
     }

@@ -48,7 +48,7 @@ impl RedbStore {
 }
 
 fn seed_of(message: &StoredMessage) -> u32 {
-    message.received_unix_ms as u32
+    message.message.received_unix_ms as u32
 }
 
 fn stage_row(stage: Stage) -> (u8, u16) {
@@ -118,7 +118,7 @@ fn take(write: &WriteTransaction, from: &Sender) {
 }
 
 fn publish(write: &WriteTransaction, published: &Published, number: u64) {
-    let seed = seed_of(&published.message);
+    let seed = seed_of(&published.stored);
     let mut queue = write.open_table(QUEUE).unwrap();
     for recipient in &published.recipients {
         let (stage, id) = stage_row(recipient.stage);
@@ -128,8 +128,10 @@ fn publish(write: &WriteTransaction, published: &Published, number: u64) {
     let mut retained = write.open_table(RETAINED).unwrap();
     match published.retain {
         RetainChange::Keep => {}
-        RetainChange::Replace => drop(retained.insert(published.message.topic.as_str(), seed).unwrap()),
-        RetainChange::Clear => drop(retained.remove(published.message.topic.as_str()).unwrap()),
+        RetainChange::Replace => {
+            drop(retained.insert(published.stored.message.topic.as_str(), seed).unwrap())
+        }
+        RetainChange::Clear => drop(retained.remove(published.stored.message.topic.as_str()).unwrap()),
     }
     if let Some(from) = &published.taken_from {
         take(write, from);
@@ -231,7 +233,7 @@ impl Store for RedbStore {
 
     fn message(&self, client: &str, number: u64) -> Result<Option<Delivered>, StoreError> {
         let row = self.queue_rows().remove(&(client.to_owned(), number));
-        Ok(row.map(|row| (words::message(row.0), row.5.into())))
+        Ok(row.map(|row| (words::message(row.0), row.5.into_iter().collect())))
     }
 
     fn retained_topics(&self) -> Vec<Arc<str>> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weirmq_core::message::{Properties, Publisher, QoS};
+use weirmq_core::message::{Message, Properties, Publisher, QoS};
 use weirmq_core::topic::TopicName;
 use weirmq_store::Event;
 use weirmq_store::event::{
-    PacketId, Published, Recipient, RetainChange, Sender, SessionHeader, Stage, StoredMessage, StoredWill,
-    Subscription,
+    Identifiers, PacketId, Published, Recipient, Recipients, RetainChange, Sender, SessionHeader, Stage,
+    StoredMessage, StoredWill, Subscription,
 };
 
 pub fn id(number: u16) -> PacketId {
@@ -38,7 +38,7 @@ pub fn message(seed: u32) -> StoredMessage {
         correlation_data: (seed % 3 == 1).then(|| Bytes::from(seed.to_le_bytes().to_vec())),
         user: (0..seed % 3).map(|n| (n.to_string().into(), "value".into())).collect(),
     };
-    StoredMessage {
+    let message = Message {
         topic: TopicName::new(&format!("topic/{}", seed % 3)).unwrap(),
         payload: vec![seed as u8; (seed % 97) as usize * (1 + (seed % 2) as usize * 4)].into(),
         qos: qos(seed as u8),
@@ -46,8 +46,12 @@ pub fn message(seed: u32) -> StoredMessage {
         properties,
         publisher,
         received_unix_ms: seed.into(),
-        expires_unix_ms: (seed.is_multiple_of(4)).then_some(1 << 41),
+        expires_at: None,
         hops: (seed % 8) as u8,
+    };
+    StoredMessage {
+        message: Arc::new(message),
+        expires_unix_ms: (seed.is_multiple_of(4)).then_some(1 << 41),
         sealed_by: if seed.is_multiple_of(5) { vec!["seal".into()] } else { Vec::new() },
     }
 }
@@ -59,7 +63,7 @@ pub fn session(seed: u32) -> SessionHeader {
         payload: Bytes::from_static(b"gone"),
         qos: qos(seed as u8),
         retain: seed.is_multiple_of(2),
-        properties: message(seed).properties,
+        properties: message(seed).message.properties.clone(),
         expiry_s: (seed.is_multiple_of(3)).then_some(60),
         delay_s: seed % 50,
     };
@@ -77,7 +81,7 @@ pub fn recipient(client: &str) -> Recipient {
         client: client.into(),
         qos: QoS::AtLeastOnce,
         retain: false,
-        identifiers: Arc::from([]),
+        identifiers: Identifiers::default(),
         stage: Stage::Waiting,
     }
 }
@@ -85,7 +89,7 @@ pub fn recipient(client: &str) -> Recipient {
 /// A message for these clients.
 pub fn publish(seed: u32, clients: &[&str]) -> Event {
     Event::Published(Published {
-        message: Arc::new(message(seed)),
+        stored: message(seed),
         recipients: clients.iter().map(|client| recipient(client)).collect(),
         retain: RetainChange::Keep,
         taken_from: None,
@@ -108,7 +112,7 @@ fn stage() -> impl Strategy<Value = Stage> {
     ]
 }
 
-fn recipients() -> impl Strategy<Value = Vec<Recipient>> {
+fn recipients() -> impl Strategy<Value = Recipients> {
     let one = (0_u8..3, any::<bool>(), vec(1_u32..300, 0..3), stage());
     vec(one, 0..4).prop_map(|all| {
         let clients = ["a", "b", "c"];
@@ -118,7 +122,7 @@ fn recipients() -> impl Strategy<Value = Vec<Recipient>> {
                 client: client.into(),
                 qos: qos(number),
                 retain,
-                identifiers: identifiers.into(),
+                identifiers: identifiers.into_iter().collect(),
                 stage,
             })
             .collect()
@@ -133,7 +137,7 @@ fn published() -> impl Strategy<Value = Event> {
     let retain = prop::sample::select(vec![RetainChange::Keep, RetainChange::Replace, RetainChange::Clear]);
     (0_u32..1000, recipients(), retain, prop::option::weighted(0.2, sender())).prop_map(
         |(seed, recipients, retain, taken_from)| {
-            Event::Published(Published { message: Arc::new(message(seed)), recipients, retain, taken_from })
+            Event::Published(Published { stored: message(seed), recipients, retain, taken_from })
         },
     )
 }
@@ -179,7 +183,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         6 => (client(), number()).prop_map(|(client, number)| Event::Settled { client, number }),
         1 => sender().prop_map(|from| Event::Taken { from }),
         1 => sender().prop_map(|from| Event::Freed { from }),
-        1 => (0_u32..3).prop_map(|seed| Event::RetainedCleared { topic: message(seed).topic }),
+        1 => (0_u32..3).prop_map(|seed| Event::RetainedCleared { topic: message(seed).message.topic.clone() }),
         2 => (sink(), vec(any::<u8>(), 0..100)).prop_map(|(sink, record)| Event::SinkAppended { sink, record: record.into() }),
         2 => (sink(), number()).prop_map(|(sink, number)| Event::SinkSettled { sink, number }),
         2 => keyed(),
