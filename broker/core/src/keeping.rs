@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::batch::Batch;
 use crate::broker::Broker;
-use crate::durable::event::{RetainChange, Stage, StoredMessage};
-use crate::durable::ledger::{Publication, Receiving, Receivings};
+use crate::durable::event::{Published, Recipient, Recipients, RetainChange, Stage, StoredMessage};
+use crate::durable::ledger::Publication;
 use crate::durable::slot::Slot;
 use crate::hook::{Denial, HookPoint, Persisted, Policy};
 use crate::message::{Message, Publisher, QoS};
@@ -23,15 +23,17 @@ pub(crate) struct Keeping {
     /// What of the message is recorded, where anything is.
     sealed: Option<Sealed>,
     slot: Option<Slot>,
-    receivers: Receivings,
+    recipients: Recipients,
+    /// Theirs.
+    sessions: SmallVec<[Arc<Session>; 1]>,
     retain: RetainChange,
     /// What on-deliver hooks have made of it for single receivers.
-    changed: Vec<(Sealed, Receiving, Slot)>,
+    changed: Vec<(Sealed, Recipient, Arc<Session>, Slot)>,
 }
 
 /// A delivery that is recorded if the session takes it.
 pub(crate) struct Prepared {
-    receiving: Receiving,
+    recipient: Recipient,
     /// What an on-deliver hook has made of the message, and where its number goes.
     changed: Option<(Arc<Message>, Slot)>,
 }
@@ -56,7 +58,8 @@ impl Keeping {
         Ok(Self {
             sealed,
             slot: None,
-            receivers: Receivings::new(),
+            recipients: Recipients::new(),
+            sessions: SmallVec::new(),
             retain: RetainChange::Keep,
             changed: Vec::new(),
         })
@@ -86,24 +89,34 @@ impl Keeping {
             parcel.slot = Some(slot.clone());
             Some((Arc::clone(&parcel.message), slot))
         };
-        let receiving = Receiving {
-            session: Arc::clone(session),
+        let recipient = Recipient {
+            client: Arc::clone(&session.client_id),
             qos: parcel.qos,
             retain: parcel.retain,
-            identifiers: parcel.identifiers.clone(),
+            identifiers: parcel.identifiers.clone().into(),
             stage: Stage::Waiting,
         };
-        Some(Prepared { receiving, changed })
+        Some(Prepared { recipient, changed })
     }
 
     /// The session has taken what was prepared, and it has come as far as `stage`.
-    pub(crate) fn taken(&mut self, broker: &Broker, prepared: Prepared, stage: Stage, plan: &Plan) {
-        let Prepared { receiving, changed } = prepared;
-        let receiving = Receiving { stage, ..receiving };
-        let Some((message, slot)) = changed else { return self.receivers.push(receiving) };
+    pub(crate) fn taken(
+        &mut self,
+        broker: &Broker,
+        session: &Arc<Session>,
+        prepared: Prepared,
+        stage: Stage,
+        plan: &Plan,
+    ) {
+        let Prepared { recipient, changed } = prepared;
+        let (recipient, session) = (Recipient { stage, ..recipient }, Arc::clone(session));
+        let Some((message, slot)) = changed else {
+            self.recipients.push(recipient);
+            return self.sessions.push(session);
+        };
         // What cannot be sealed is not recorded: it was let through before for what it was then.
         match seal(broker, &message, plan) {
-            Ok(Some(sealed)) => self.changed.push((sealed, receiving, slot)),
+            Ok(Some(sealed)) => self.changed.push((sealed, recipient, session, slot)),
             Ok(None) | Err(_) => slot.lose(),
         }
     }
@@ -112,21 +125,16 @@ impl Keeping {
     pub(crate) fn note(self, message: &Message, now: Now, batch: &mut Batch) {
         let Some(sealed) = self.sealed else { return };
         let is_awaited = message.qos > QoS::AtMostOnce;
-        if !self.receivers.is_empty() || self.retain != RetainChange::Keep {
-            let publication = Publication {
-                stored: sealed.stored(now),
-                receivers: self.receivers,
-                retain: self.retain,
-                slot: self.slot,
-            };
+        if !self.recipients.is_empty() || self.retain != RetainChange::Keep {
+            let published = sealed.published(self.recipients, self.retain, now);
+            let publication = Publication { published, sessions: self.sessions, slot: self.slot };
             if let Some(ledger) = batch.ledger() {
                 ledger.published(publication, is_awaited);
             }
         }
-        for (sealed, receiving, slot) in self.changed {
-            let stored = sealed.stored(now);
-            let (receivers, retain) = (smallvec![receiving], RetainChange::Keep);
-            let publication = Publication { stored, receivers, retain, slot: Some(slot) };
+        for (sealed, recipient, session, slot) in self.changed {
+            let published = sealed.published(smallvec![recipient], RetainChange::Keep, now);
+            let publication = Publication { published, sessions: smallvec![session], slot: Some(slot) };
             if let Some(ledger) = batch.ledger() {
                 ledger.published(publication, is_awaited);
             }
@@ -135,8 +143,9 @@ impl Keeping {
 }
 
 impl Sealed {
-    fn stored(self, now: Now) -> StoredMessage {
-        StoredMessage::of(self.message, self.by, now)
+    fn published(self, recipients: Recipients, retain: RetainChange, now: Now) -> Published {
+        let stored = StoredMessage::of(self.message, self.by, now);
+        Published { stored, recipients, retain, taken_from: None }
     }
 }
 

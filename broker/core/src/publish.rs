@@ -681,7 +681,7 @@ fn deliver_to(
     session.set_holds(outbound.is_holding());
     drop(state);
     match (offered, prepared) {
-        (Ok(stage), Some(prepared)) => keeping.taken(broker, prepared, stage, plan),
+        (Ok(stage), Some(prepared)) => keeping.taken(broker, session, prepared, stage, plan),
         (Ok(_), None) => {}
         (Err(reason), _) => broker.dropped(Some(session), &**message, reason),
     }

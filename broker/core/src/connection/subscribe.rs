@@ -217,7 +217,7 @@ impl Connection {
         });
         match (outcome, keeping, prepared, plan) {
             (Ok(stage), Some(mut keeping), Some(prepared), Some(plan)) => {
-                keeping.taken(&broker, prepared, stage, &plan);
+                keeping.taken(&broker, session, prepared, stage, &plan);
                 keeping.note(&message, now, &mut self.batch);
             }
             (Ok(_), ..) => {}

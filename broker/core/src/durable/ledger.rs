@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::event::{
-    Event, Number, PacketId, Published, Recipient, Recipients, RetainChange, Stage, StoredMessage,
-};
+use super::event::{Event, Number, PacketId, Published, RetainChange};
 use super::keeper::{Keeper, Kept};
 use super::keys::{Changes, Taken};
 use super::slot::{Held, Hold, Holds, MarkKind, Remark, Slot, Slots};
@@ -21,28 +19,26 @@ use crate::session::Session;
 /// Memory for so many things stays between batches: a connection that is idle after a burst need not keep more.
 const KEPT_MAX: usize = 256;
 
-/// How a receiver gets a message that is to be recorded.
-#[derive(Debug)]
-pub(crate) struct Receiving {
-    /// The client identifier is looked up when it is recorded.
-    pub(crate) session: Arc<Session>,
-    pub(crate) qos: weirmq_wire::QoS,
-    pub(crate) retain: bool,
-    pub(crate) identifiers: Option<Arc<[u32]>>,
-    pub(crate) stage: Stage,
-}
-
-/// Most messages have one receiver.
-pub(crate) type Receivings = SmallVec<[Receiving; 1]>;
-
 /// A message that is to be recorded.
 #[derive(Debug)]
 pub(crate) struct Publication {
-    pub(crate) stored: StoredMessage,
-    pub(crate) receivers: Receivings,
-    pub(crate) retain: RetainChange,
+    pub(crate) published: Published,
+    /// The sessions of its recipients, in the same order: those that end before it is recorded are left out.
+    pub(crate) sessions: SmallVec<[Arc<Session>; 1]>,
     /// Where its number goes, if anybody wants it.
     pub(crate) slot: Option<Slot>,
+}
+
+impl Publication {
+    /// Leaves out the recipients whose session has ended meanwhile. Answers whether anything is left to record.
+    fn is_left(&mut self) -> bool {
+        let Self { published: Published { recipients, retain, .. }, sessions, .. } = self;
+        if sessions.iter().any(|session| session.is_over()) {
+            let mut sessions = sessions.iter();
+            recipients.retain(|_| sessions.next().is_some_and(|session| !session.is_over()));
+        }
+        !recipients.is_empty() || *retain != RetainChange::Keep
+    }
 }
 
 #[derive(Debug)]
@@ -290,15 +286,12 @@ impl Ledger {
             match entry {
                 Entry::About(session, event) if !session.is_over() => records.push(event),
                 Entry::About(..) => {}
-                Entry::Published(publication) => {
-                    let Publication { stored, receivers, retain, slot } = publication;
-                    let recipients = recipients_of(receivers);
-                    if recipients.is_empty() && retain == RetainChange::Keep {
-                        slot.iter().for_each(Slot::lose);
+                Entry::Published(mut publication) => {
+                    if publication.is_left() {
+                        slots.extend(publication.slot.map(|slot| (records.len(), slot)));
+                        records.push(Event::Published(publication.published));
                     } else {
-                        slots.extend(slot.map(|slot| (records.len(), slot)));
-                        let taken_from = None;
-                        records.push(Event::Published(Published { stored, recipients, retain, taken_from }));
+                        publication.slot.iter().for_each(Slot::lose);
                     }
                 }
                 Entry::SinkRecord { sink, record, slot } => {
@@ -348,19 +341,4 @@ impl Ledger {
         self.records.clear();
         Some(outcome)
     }
-}
-
-/// Those receivers whose session has not ended meanwhile.
-fn recipients_of(receivers: Receivings) -> Recipients {
-    receivers
-        .into_iter()
-        .filter(|receiving| !receiving.session.is_over())
-        .map(|receiving| Recipient {
-            client: Arc::clone(&receiving.session.client_id),
-            qos: receiving.qos,
-            retain: receiving.retain,
-            identifiers: receiving.identifiers.into(),
-            stage: receiving.stage,
-        })
-        .collect()
 }
