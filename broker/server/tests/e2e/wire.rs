@@ -131,3 +131,54 @@ fn too_many_connections_are_closed_as_soon_as_they_come_and_counted() {
         fourth.read_exact(&mut answer).ok()
     });
 }
+
+/// 8 bytes in, 4 bytes out: what is acknowledged and not read fills the sockets first, then the outbox.
+#[test]
+fn a_publisher_that_leaves_its_answers_unread_is_held_up_by_its_socket_and_loses_nothing() {
+    const MESSAGES_MAX: usize = 8_000_000;
+    let place = Place::with(
+        "data_folder = 'data'\n[[listener]]\naddress = '127.0.0.1:0'\n[auth]\nallow_anonymous = true\n[limits]\noutbox_bytes_max = 65536\n",
+    );
+    let broker = place.start();
+    let mut p = open(&broker, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01p");
+    packet(&mut p);
+    let publish = |number: usize| {
+        let [high, low] = u16::try_from(number % 65_535 + 1).unwrap().to_be_bytes();
+        [0x32, 0x06, 0x00, 0x01, b'a', high, low, b'x']
+    };
+    let all: Vec<u8> = (0..65_535).flat_map(publish).collect();
+    // The socket takes no more, and goes on taking no more.
+    p.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    let (mut sent, mut rest) = (0, &all[..]);
+    loop {
+        match p.write(rest) {
+            Ok(written) => (sent, rest) = (sent + written, &rest[written..]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            Err(error) => panic!("after {sent} bytes: {error}"),
+        }
+        if rest.is_empty() {
+            rest = &all;
+        }
+        assert!(sent < MESSAGES_MAX * 8, "nobody holds it up");
+    }
+    assert!(broker.resident_kib() < 100 * 1024, "{} KiB", broker.resident_kib());
+    // Once it reads, everything that it has sent whole is acknowledged, in order.
+    let mut acks = vec![0; 4 * 65_535];
+    let (mut acked, mut whole) = (0, sent / 8);
+    if sent % 8 > 0 {
+        p.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut writer = p.try_clone().unwrap();
+        let end = rest[..8 - sent % 8].to_vec();
+        std::thread::spawn(move || writer.write_all(&end).unwrap());
+        whole += 1;
+    }
+    while acked < whole {
+        let count = (whole - acked).min(65_535);
+        p.read_exact(&mut acks[..4 * count]).unwrap();
+        for ack in acks[..4 * count].chunks_exact(4) {
+            let [high, low] = u16::try_from(acked % 65_535 + 1).unwrap().to_be_bytes();
+            assert_eq!(ack, [0x40, 0x02, high, low]);
+            acked += 1;
+        }
+    }
+}
