@@ -1,5 +1,5 @@
 //! What it costs to keep: a QoS 1 message from the read buffer to a session that outlives its connection and is online,
-//! and its PUBACK, without a socket; with nothing kept, and on the log.
+//! and its PUBACK, without a socket; with nothing kept, in the store that is memory alone, and on the log.
 //!
 //! `cargo bench -p weirmq-store --bench kept`; `TMPDIR` chooses the disk. The system keeps what is written: no fsync is
 //! waited for.
@@ -24,7 +24,7 @@ use weirmq_core::outbox::{Outbox, Transport};
 use weirmq_core::record::{Record, Refused, Sinks};
 use weirmq_core::time::{Instant, Now};
 use weirmq_core::topic::TopicFilter;
-use weirmq_store::{Config, Durability, LogStore};
+use weirmq_store::{Config, Durability, LogStore, MemoryStore};
 use weirmq_wire::{
     Connect, Packet, PacketId, PacketType, Publish, QoS, ReasonCode, Subscribe, SubscribeOptions, Text,
     Version, encode_ack,
@@ -163,11 +163,15 @@ fn kept(bench: &mut Criterion) {
     let mut group = bench.benchmark_group("a QoS 1 message to a kept session that is online");
     group.throughput(Throughput::Elements(MESSAGES.into()));
     let folder = tempfile::tempdir().unwrap();
-    for name in ["nothing is kept", "on the log"] {
-        let journal = (name == "on the log").then(|| {
-            let config = Config { durability: Durability::Os, ..Config::default() };
-            Arc::new(LogStore::open(folder.path(), config).unwrap()) as Arc<dyn Journal>
-        });
+    for name in ["nothing is kept", "in the memory store", "on the log"] {
+        let journal: Option<Arc<dyn Journal>> = match name {
+            "in the memory store" => Some(Arc::new(MemoryStore::new())),
+            "on the log" => {
+                let config = Config { durability: Durability::Os, ..Config::default() };
+                Some(Arc::new(LogStore::open(folder.path(), config).unwrap()))
+            }
+            _ => None,
+        };
         let broker = broker(journal);
         let mut receiver = Client::connect(&broker, "receiver");
         let options = SubscribeOptions { qos: QoS::AtLeastOnce, ..SubscribeOptions::default() };
