@@ -55,6 +55,10 @@ pub struct Config {
     pub state_value_bytes_max: usize,
     /// Bytes of all keys and values in the state of one file; at most [`STATE_BYTES_CEILING`]. Past it: `Memory`.
     pub state_bytes_max: usize,
+    /// The names of the sinks that there are: a file that hands records to another one is not loaded. `None` where that is
+    /// not known. No key of the configuration: whoever reads that fills it in.
+    #[serde(skip)]
+    pub sinks: Option<Vec<String>>,
 }
 
 /// How much more the top level of a file and a test may do than one run of a rule.
@@ -91,6 +95,7 @@ impl Default for Config {
             state_keys_max: 10_000,
             state_value_bytes_max: 16 * 1024,
             state_bytes_max: 1024 * 1024,
+            sinks: None,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What is refused in a file before any of it runs: calls of functions that are nowhere, and closures that
-//! could keep memory for ever.
+//! What is refused in a file before any of it runs: calls of functions that are nowhere, records for sinks that are
+//! not there, and closures that could keep memory for ever.
 //!
 //! A closure that uses variables from around it shares them. Kept in a variable, it can hold itself, which
 //! nothing ever frees, or another one that holds another one, to a depth that no stack takes. Given straight
@@ -40,12 +40,12 @@ const TAKES_CLOSURES: [&str; 21] = [
     "contains",
 ];
 
-/// Looks through `ast` for what is refused.
-pub(crate) fn check(ast: &AST) -> Result<(), Fault> {
+/// Looks through `ast` for what is refused. `sinks` are the names of those that there are, where that is known.
+pub(crate) fn check(ast: &AST, sinks: Option<&[String]>) -> Result<(), Fault> {
     let names = Names::of(ast);
     let mut found = None;
     ast.walk(&mut |path: &[ASTNode<'_>]| {
-        found = fault_at(path, &names);
+        found = fault_at(path, &names).or_else(|| sink_fault(path, &names, sinks?));
         found.is_none()
     });
     found.map_or(Ok(()), Err)
@@ -122,6 +122,19 @@ fn fault_at(path: &[ASTNode<'_>], names: &Names<'_>) -> Option<Fault> {
     let suggestion = did_you_mean(name, known);
     let text = format!("there is no function '{name}'{suggestion}");
     Some(Fault::new(FailureKind::Unavailable, text, position))
+}
+
+/// A sink that is named in so many words, and that is none.
+fn sink_fault(path: &[ASTNode<'_>], names: &Names<'_>, sinks: &[String]) -> Option<Fault> {
+    let (call, _) = call_of(path.last()?)?;
+    let Some(Expr::StringConstant(name, position)) = call.args.first() else { return None };
+    let is_sink = call.name == "sink" && call.namespace.is_empty() && !names.defines("sink");
+    if !is_sink || sinks.iter().any(|sink| *sink == **name) {
+        return None;
+    }
+    let suggestion = did_you_mean(name, sinks.iter().map(String::as_str));
+    let text = format!("there is no sink '{}' in the configuration{suggestion}", name.escape_debug());
+    Some(Fault::new(FailureKind::Unavailable, text, *position))
 }
 
 fn call_of<'a>(node: &'a ASTNode<'_>) -> Option<(&'a FnCallExpr, Position)> {

@@ -252,7 +252,7 @@ fn text(source: &[u8]) -> Result<&str, Fault> {
 /// Compiles `source` and runs its top level, which registers rules in the run's frame.
 fn execute(core: &Core, file: &str, source: &str) -> Result<Program, Fault> {
     let ast = core.rhai.compile(source).map_err(|error| Fault::of_parse(&error, source))?;
-    guard::check(&ast)?;
+    guard::check(&ast, core.config.sinks.as_deref())?;
     let state = if guard::uses_state(&ast) { Some(state_of(core, file)?) } else { None };
     let mut global = core.rhai.new_global_runtime_state();
     global.source = Some(file.into());

@@ -5,7 +5,24 @@
 
 mod support;
 
-use support::{fault, rules};
+use support::{Folder, fault, rules, rules_with};
+use weirmq_script::Config;
+
+#[test]
+fn a_sink_that_is_not_there_is_told_at_load_where_it_is_known_which_there_are() {
+    let sinks = Some(vec!["history".to_owned(), "alerts".to_owned()]);
+    let source = "let name = \"any\";\non(\"a\", |msg| { sink(\"histroy\", #{}) });";
+    let folder = Folder::with(&[("rules.rhai", source)]);
+    let (_, report) = folder.load_with(Config { sinks, ..folder.config() });
+    assert_eq!(
+        report.errors[0].to_string(),
+        "rules.rhai:2:22: there is no sink 'histroy' in the configuration: did you mean 'history'?"
+    );
+    rules(source);
+    let named_late =
+        "fn to(name) { sink(name, #{}); } on(\"a\", |msg| { to(\"x\"); sink(\"alerts\", #{}) });";
+    rules_with(named_late, |config| config.sinks = Some(vec!["alerts".to_owned()]));
+}
 
 #[test]
 fn what_can_be_known_at_load_is_told_at_load() {

@@ -105,6 +105,7 @@ fn the_reference_has_every_word_and_every_shipped_file() {
 fn the_budgets_in_the_reference_are_the_defaults() {
     let Config {
         folder: _,
+        sinks: _,
         operations_max,
         deadline_ms,
         string_bytes_max,

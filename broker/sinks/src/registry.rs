@@ -42,6 +42,12 @@ impl SinksConfig {
     pub fn is_empty(&self) -> bool {
         self.each().is_empty()
     }
+
+    /// The names of the sinks that are configured.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.each().into_iter().map(|(_, config)| config.name().to_owned()).collect()
+    }
 }
 
 #[cfg(test)]

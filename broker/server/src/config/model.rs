@@ -78,6 +78,7 @@ impl Tables {
         let mut rules = self.rules.clone();
         if let Some(rules) = &mut rules {
             rules.folder = at(&rules.folder);
+            rules.sinks = Some(self.sink.names());
         }
         Config {
             file: Some(file.to_owned()),

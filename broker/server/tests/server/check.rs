@@ -40,6 +40,7 @@ fn everything_that_is_bad_is_listed() {
     folder.write("guard.wasm", "no plugin");
     folder.write("rules/a.rhai", rule("first"));
     folder.write("rules/b.rhai", "on(\"x\", \"a/#\", |msg| {\n  let = 3;\n});\n");
+    folder.write("rules/c.rhai", "on(\"a\", |msg| sink(\"lag\", #{}));\n");
     let (good, said) = checked(&folder);
     assert!(!good);
     for words in [
@@ -49,8 +50,9 @@ fn everything_that_is_bad_is_listed() {
         "plugin 'guard'",
         "is not a WebAssembly file",
         "rules/b.rhai:2:",
+        "rules/c.rhai:1:20: there is no sink 'lag' in the configuration: did you mean 'log'?",
         "ok: rule file",
-        "4 errors",
+        "5 errors",
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
