@@ -151,6 +151,25 @@ fn read_body<'a>(kind: u8, body: &mut Reader<'a>) -> Result<EventView<'a>, Malfo
     })
 }
 
+/// Whether these events are small for certain.
+pub(crate) fn are_small(events: &[Event]) -> bool {
+    const BYTES_MAX: usize = 512;
+    const RECIPIENTS_MAX: usize = 8;
+    events.iter().all(|event| match event {
+        Event::Published(published) => {
+            published.stored.message.size() <= BYTES_MAX && published.recipients.len() <= RECIPIENTS_MAX
+        }
+        Event::UnderWay { .. }
+        | Event::Released { .. }
+        | Event::Settled { .. }
+        | Event::Taken { .. }
+        | Event::Freed { .. } => true,
+        Event::SinkAppended { record, .. } => record.len() <= BYTES_MAX,
+        Event::KeySet { key, value, .. } => key.len() + value.len() <= BYTES_MAX,
+        _ => false,
+    })
+}
+
 /// Appends `event` to `out`.
 pub(crate) fn write_event(event: &Event, out: &mut Vec<u8>) {
     match event {

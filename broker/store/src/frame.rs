@@ -29,6 +29,10 @@ const KIND_DURABLE: u8 = 3;
 /// The length of a [`Frame::Durable`], with its head.
 const DURABLE_FRAME_BYTES: usize = FRAME_HEAD_BYTES + 1 + 8;
 
+/// Records are added to a frame until it has so much in it: many checksums cost, and so does a long one for whoever
+/// reads one event.
+const SHARED_BYTES: usize = 1024;
+
 /// What the checksum begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Salt(u32);
@@ -66,26 +70,36 @@ pub(crate) struct Unnumbered<'a> {
 }
 
 impl Frames {
-    /// Adds a record's frame; `write` appends an event.
-    pub(crate) fn add_record<E>(
+    /// Adds records: each in a frame of its own, but for those that follow another one and may `share` its frame, as
+    /// long as that is small. `write` appends an event.
+    pub(crate) fn add_records<'a, E: 'a>(
         &mut self,
         salt: Salt,
-        events: impl IntoIterator<Item = E>,
-        mut write: impl FnMut(E, &mut Vec<u8>),
+        records: impl Iterator<Item = &'a [E]>,
+        may_share: impl Fn(&[E]) -> bool,
+        write: impl Fn(&E, &mut Vec<u8>),
     ) {
-        let mut spans = std::mem::take(&mut self.spans);
         // What is too large for an offset is too large for the store, which refuses the frame.
         let narrow = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        self.add(salt, KIND_RECORD, |out| {
-            let begin = out.len();
-            for event in events {
-                let at = out.len();
-                write(event, out);
-                spans.push(Span { at: narrow(at - begin), bytes: narrow(out.len() - at) });
+        let mut spans = std::mem::take(&mut self.spans);
+        let mut records = records.peekable();
+        while let Some(first) = records.next() {
+            self.add(salt, KIND_RECORD, |out| {
+                let begin = out.len();
+                let mut next = Some(first);
+                while let Some(record) = next {
+                    for event in record {
+                        let at = out.len();
+                        write(event, out);
+                        spans.push(Span { at: narrow(at - begin), bytes: narrow(out.len() - at) });
+                    }
+                    let is_small = out.len() - begin < SHARED_BYTES;
+                    next = records.next_if(|record| is_small && may_share(record));
+                }
+            });
+            if let Some((_, events, _)) = self.ends.last_mut() {
+                *events = spans.len();
             }
-        });
-        if let Some((_, events, _)) = self.ends.last_mut() {
-            *events = spans.len();
         }
         self.spans = spans;
     }
@@ -235,7 +249,13 @@ mod tests {
         let salt = Salt::new(7);
         let mut bytes = Vec::new();
         let mut frames = Frames::default();
-        frames.add_record(salt, [&b"eve"[..], b"nts"], |event, out| out.extend_from_slice(event));
+        let record = [&b"eve"[..], b"nts"];
+        frames.add_records(
+            salt,
+            [&record[..]].into_iter(),
+            |_| true,
+            |event, out| out.extend_from_slice(event),
+        );
         let spans: Vec<_> = frames.iter().flat_map(|frame| frame.spans().to_vec()).collect();
         assert_eq!(spans, [Span { at: 0, bytes: 3 }, Span { at: 3, bytes: 3 }]);
         frames.iter().for_each(|frame| frame.write(42, &mut bytes));
@@ -246,6 +266,22 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(read(salt, &flipped).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn small_records_share_a_frame_and_large_ones_do_not() {
+        let of = |sizes: &[usize]| {
+            let records: Vec<[Vec<u8>; 1]> = sizes.iter().map(|size| [vec![b'x'; *size]]).collect();
+            let mut frames = Frames::default();
+            let (each, may_share) =
+                (records.iter().map(|record| &record[..]), |record: &[Vec<u8>]| record[0].len() < 100);
+            frames.add_records(Salt::new(7), each, may_share, |event, out| out.extend_from_slice(event));
+            frames.iter().map(|frame| frame.spans().len()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[]), [0; 0]);
+        assert_eq!(of(&[50; 3]), [3]);
+        assert_eq!(of(&[50; 30]), [21, 9], "until there is enough in it");
+        assert_eq!(of(&[50, 5_000, 50, 50, 200, 50]), [1, 1, 2, 2]);
     }
 
     #[test]

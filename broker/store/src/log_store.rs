@@ -514,17 +514,15 @@ impl Shared {
     pub(crate) fn append<'a>(&self, records: impl Iterator<Item = &'a [Event]> + Clone) -> Ticket {
         thread_local!(static FRAMES: RefCell<Frames> = RefCell::default());
         let mut frames = FRAMES.take();
-        for record in records.clone() {
-            frames.add_record(self.salt, record, format::write_event);
-        }
-        let ticket = self.append_frames(&frames, records);
+        frames.add_records(self.salt, records.clone(), format::are_small, format::write_event);
+        let ticket = self.append_frames(&frames, records.flatten());
         frames.clear(FRAMES_BYTES_KEPT);
         FRAMES.set(frames);
         ticket
     }
 
-    /// Appends the frames of these records.
-    fn append_frames<'a>(&self, frames: &Frames, records: impl Iterator<Item = &'a [Event]>) -> Ticket {
+    /// Appends the frames of these events.
+    fn append_frames<'a>(&self, frames: &Frames, mut events: impl Iterator<Item = &'a Event>) -> Ticket {
         let mut inner = self.inner.lock();
         let first = inner.tail.next_number;
         let live_before = inner.state.live_bytes();
@@ -532,9 +530,9 @@ impl Shared {
         if let Err(error) = inner.tail.has_room(frame_bytes(), &self.config) {
             return Ticket::resolved(0, Err(inner.refuses.clone().unwrap_or(error)));
         }
-        for (frame, record) in frames.iter().zip(records) {
+        for frame in frames.iter() {
             let number = inner.tail.next_number;
-            let apply = |state: &mut State, place| state.apply_record(record, frame, number, place);
+            let apply = |state: &mut State, place| state.apply_said(&mut events, frame, number, place);
             match self.push(&mut inner, frame, number, apply) {
                 Ok(count) => inner.tail.next_number = number.saturating_add(count),
                 Err(error) => return Ticket::resolved(0, Err(error)),

@@ -173,16 +173,17 @@ impl State {
         Ok(count)
     }
 
-    /// Applies a record that stands in `frame`, whose first event has the number `first_number`. What comes with every
+    /// Applies of `events` those that stand in `frame`, whose first has the number `first_number`. What comes with every
     /// message is taken as it was said; the rest is read back like [`State::apply`] reads it.
-    pub(crate) fn apply_record(
+    pub(crate) fn apply_said<'a>(
         &mut self,
-        record: &[Event],
+        events: impl Iterator<Item = &'a Event>,
         frame: Unnumbered<'_>,
         first_number: Number,
         place: FramePlace,
     ) -> Result<u64, Malformed> {
-        for ((event, span), number) in record.iter().zip(frame.spans()).zip(first_number..) {
+        // The frame first: what it has no place for stays.
+        for ((span, event), number) in frame.spans().iter().zip(events).zip(first_number..) {
             let item = Item { place: Place { frame: place, event_at: span.at }, event_bytes: span.bytes };
             match event {
                 Event::Published(published) => {
@@ -203,7 +204,7 @@ impl State {
                 _ => self.apply_event(&format::event(frame.events(), span.at)?, number, place)?,
             }
         }
-        Ok(record.len() as u64)
+        Ok(frame.spans().len() as u64)
     }
 
     fn apply_event(
