@@ -115,6 +115,12 @@ pub struct Broker {
     pub(crate) log: Arc<LogGate>,
 }
 
+/// What is against telling clients `text`, if anything is: not every text is one of MQTT `[MQTT-1.5.4-2]`.
+#[must_use]
+pub fn text_fault(text: &str) -> Option<String> {
+    weirmq_wire::Text::new(text).err().map(|error| error.to_string())
+}
+
 impl Broker {
     /// A broker without a session, without a hook, that keeps nothing beyond its own end.
     pub fn new(settings: Settings, sinks: Arc<dyn Sinks>) -> Arc<Self> {

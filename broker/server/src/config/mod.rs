@@ -17,6 +17,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use weirmq_core::broker::text_fault;
 use weirmq_core::limits::{Capabilities, Limits};
 use weirmq_host::{HostConfig, PluginConfig};
 use weirmq_sinks::{SinkSet, SinksConfig};
@@ -216,6 +217,7 @@ fn read_noting(text: &str, file: &Path, problems: &mut Vec<Problem>) -> Option<C
     checks.plugin_names(problems);
     checks.numbers(problems);
     checks.store(problems);
+    checks.told(problems);
     checks.log(problems);
     checks.somebody_can_log_in(problems);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -312,6 +314,24 @@ impl Checks<'_> {
                  leave one of them out"
             );
             problems.push(self.problem(&at("durability"), text));
+        }
+    }
+
+    /// What clients are told has to be a text of MQTT, and the packet that tells it has more in it.
+    fn told(&self, problems: &mut Vec<Problem>) {
+        const BYTES_MAX: usize = 1_024;
+        let model::Mqtt { response_information, server_reference } = &self.tables.mqtt;
+        for (key, text) in
+            [("response_information", response_information), ("server_reference", server_reference)]
+        {
+            let Some(text) = text.as_deref() else { continue };
+            let why = match text_fault(text) {
+                Some(fault) => fault,
+                None if text.len() > BYTES_MAX => format!("it has more than {BYTES_MAX} bytes"),
+                None => continue,
+            };
+            let text = format!("`{key}` in [mqtt] cannot be told to clients: {why}");
+            problems.push(self.problem(&document::Path::of(&["mqtt", key]), text));
         }
     }
 

@@ -47,6 +47,16 @@ fn each_mistake_names_the_key_the_line_and_what_would_be_right() {
         ("[[sink.sqllite]]\nname = 'a'", 2, &["`sqllite` in [sink]", "did you mean `sqlite`?"]),
         ("[log]\nformat = 'xml'", 3, &["`format` in [log] is \"xml\"", "\"text\" or \"json\""]),
         ("[log]\nlevel = 'inof'", 3, &["\"inof\" is no log level", "info"]),
+        (
+            "[mqtt]\nresponse_information = \"a\\u0000b\"",
+            3,
+            &["`response_information` in [mqtt] cannot be told to clients", "U+0000"],
+        ),
+        (
+            &format!("[mqtt]\nserver_reference = '{}'", "x".repeat(1_025)),
+            3,
+            &["`server_reference` in [mqtt]", "more than 1024 bytes"],
+        ),
         ("[limits]\nreceive_max = 0", 3, &["`receive_max` in [limits] is 0", "at least 1"]),
         ("[limits]\nreceive_max = 70000", 3, &["`receive_max` in [limits]", "0 to 65535"]),
         ("[limits]\npacket_bytes_max = 300000000", 3, &["`packet_bytes_max`", "at most 268435460"]),
