@@ -33,7 +33,7 @@ fn bytes_of(packet: Packet, version: Version) -> Vec<u8> {
 
 fn client(world: &World, version: Version, name: &str) -> Connection {
     let peer = Peer { address: None, listener: Arc::from("test") };
-    let outbox = Arc::new(Outbox::new(Arc::new(Drain)));
+    let outbox: Arc<Outbox> = Arc::new(Outbox::new(Arc::new(Drain)));
     let mut connection = Connection::new(Arc::clone(&world.broker), outbox, peer, world.now());
     let connect = bytes_of(Packet::Connect(Box::new(Connect::new(version, text(name)))), version);
     connection.input(&mut BytesMut::from(&connect[..]), world.now());

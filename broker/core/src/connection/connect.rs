@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::info;
@@ -10,8 +9,7 @@ use weirmq_wire::{Auth, ConnAck, Connect, DecodeError, Packet, PacketType, QoS, 
 
 use super::owed::Owe;
 use super::pace::Pace;
-use super::topics::Topics;
-use super::{Connection, Open, Phase, Resolved};
+use super::{Connection, Enhanced, Open, Phase, Resolved};
 use crate::answer::Terms;
 use crate::broker::{Broker, Opening, TooManySessions};
 use crate::chain::{self, Verdict};
@@ -312,20 +310,18 @@ impl Connection {
         self.works.extend(works);
         self.decoder.set_packet_bytes_max(limits.packet_bytes_max);
         let lease_until = identity.lease.expires_in.map(|span| now.at.after(span));
-        self.phase = Phase::Open(Box::new(Open {
+        self.phase = Phase::Open(Open {
             session,
             identity: Arc::clone(&identity),
-            has_expiry: asked_expiry_s > 0,
-            keep_alive: (keep_alive_s > 0).then(|| Duration::from_secs(keep_alive_s.into())),
             last_packet_at: now.at,
-            pace: Pace::of(&identity.lease.quotas),
             lease_until,
-            method: exchange.map(|exchange| exchange.method),
-            renewal: None,
-            aliases: Vec::new(),
+            keep_alive_s,
+            has_expiry: asked_expiry_s > 0,
+            pace: Pace::of(&identity.lease.quotas).map(Box::new),
+            enhanced: exchange.map(|exchange| Box::new(Enhanced { method: exchange.method, renewal: None })),
             taken: 0,
-            topics: Topics::default(),
-        }));
+            topics: None,
+        });
         self.broker.counters().connections_accepted.add_one();
         info!(
             client = &*identity.client_id,
@@ -414,15 +410,16 @@ impl Connection {
     /// AUTH of a client that is let in: it renews its authentication `[MQTT-4.12.1-1]`.
     pub(super) fn renew(&mut self, auth: Auth, now: Now) {
         let Phase::Open(open) = &mut self.phase else { return };
-        let method = open.method.clone().filter(|method| auth.method.as_deref() == Some(&**method));
-        let Some(method) = method else {
+        let enhanced = open.enhanced.as_mut();
+        let Some(enhanced) = enhanced.filter(|enhanced| auth.method.as_ref() == Some(&enhanced.method)) else {
             return self.close(
                 Some(ReasonCode::ProtocolError),
                 "AUTH without the method of its CONNECT",
                 now,
             );
         };
-        let exchange = match (&open.renewal, auth.code) {
+        let method = enhanced.method.clone();
+        let exchange = match (&enhanced.renewal, auth.code) {
             (None, ReasonCode::ReAuthenticate) => Exchange { id: self.broker.next_number(), step: 0, method },
             (Some(exchange), ReasonCode::ContinueAuthentication) => {
                 Exchange { step: exchange.step + 1, ..exchange.clone() }
@@ -441,7 +438,7 @@ impl Connection {
             user_properties: auth.user_properties,
             exchange: Some(exchange.request(auth.data, true)),
         });
-        open.renewal = Some(exchange);
+        enhanced.renewal = Some(exchange);
         let chains = self.broker.chains();
         self.ask(
             Box::pin(async move { Resolved::Renewal(chain::authenticate(&chains, &request).await) }),
@@ -451,16 +448,19 @@ impl Connection {
 
     pub(super) fn renewal_decided(&mut self, answer: Authentication, now: Now) {
         let Phase::Open(open) = &mut self.phase else { return };
-        let method = open.method.clone();
+        let Some(enhanced) = &mut open.enhanced else { return };
+        let method = Some(enhanced.method.clone());
         let (code, data) = match answer {
             Authentication::Allow { lease, data } if lease.principal == open.identity.lease.principal => {
-                open.renewal = None;
+                enhanced.renewal = None;
                 open.lease_until = lease.expires_in.map(|span| now.at.after(span));
-                open.pace = Pace::of(&lease.quotas);
+                open.pace = Pace::of(&lease.quotas).map(Box::new);
                 open.identity = Arc::new(Identity { lease, ..(*open.identity).clone() });
                 open.session.lock().identity = Arc::clone(&open.identity);
                 // What the old lease allowed is asked again.
-                open.topics.clear();
+                if let Some(topics) = &mut open.topics {
+                    topics.clear();
+                }
                 (ReasonCode::Success, data)
             }
             Authentication::Continue { data } => (ReasonCode::ContinueAuthentication, data),

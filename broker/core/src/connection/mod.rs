@@ -46,7 +46,6 @@ use crate::outbox::Outbox;
 use crate::publish::Work;
 use crate::session::Session;
 use crate::time::{Instant, Now};
-use crate::topic::TopicName;
 
 use connect::Handshake;
 use owed::Owe;
@@ -69,7 +68,8 @@ pub struct Connection {
     /// The client's terms, from its CONNECT on.
     terms: Terms,
     waiting: Option<Waiting>,
-    backlog: VecDeque<Packet>,
+    /// Packets that wait behind a hook; `None` where none ever did.
+    backlog: Option<Box<VecDeque<Packet>>>,
     /// How many PUBLISH packets with QoS 1 and 2 stand in the backlog: they count against Receive Maximum
     /// `[MQTT-3.3.4-7]`, as does the one that is with a hook.
     held: usize,
@@ -96,30 +96,36 @@ enum Phase {
     /// CONNECT has come; the login is not decided.
     LoggingIn { until: Instant, handshake: Box<Handshake> },
     /// Let in.
-    Open(Box<Open>),
+    Open(Open),
     /// Over.
     Closed,
 }
 
-/// What a connection knows once its client is let in.
+/// What a connection knows once its client is let in. Most are idle: what only some need is in a place of its own.
 struct Open {
     session: Arc<Session>,
     identity: Arc<Identity>,
-    /// Whether its CONNECT gave its session an expiry: only then may DISCONNECT give it another.
-    has_expiry: bool,
-    keep_alive: Option<Duration>,
     last_packet_at: Instant,
     lease_until: Option<Instant>,
+    /// 0 is none.
+    keep_alive_s: u16,
+    /// Whether its CONNECT gave its session an expiry: only then may DISCONNECT give it another.
+    has_expiry: bool,
     /// Where its lease bounds how fast it publishes.
-    pace: Option<Pace>,
-    method: Option<Box<str>>,
-    /// The re-authentication that is under way.
-    renewal: Option<connect::Exchange>,
-    /// What the client's topic aliases stand for; they end with the connection `[MQTT-3.3.2-7]`.
-    aliases: Vec<Option<TopicName>>,
+    pace: Option<Box<Pace>>,
+    /// Where it authenticates with AUTH packets.
+    enhanced: Option<Box<Enhanced>>,
     /// How many QoS 2 messages this connection has sent and not released.
     taken: usize,
-    topics: Topics,
+    /// From its first PUBLISH on.
+    topics: Option<Box<Topics>>,
+}
+
+/// Enhanced authentication of a client that is let in.
+struct Enhanced {
+    method: Box<str>,
+    /// The re-authentication that is under way.
+    renewal: Option<connect::Exchange>,
 }
 
 /// A question to hooks that is not answered yet.
@@ -149,7 +155,7 @@ impl Connection {
             phase: Phase::Connecting { until },
             terms: Terms::UNKNOWN,
             waiting: None,
-            backlog: VecDeque::new(),
+            backlog: None,
             held: 0,
             asked: None,
             works: Vec::new(),
@@ -197,10 +203,10 @@ impl Connection {
     /// Whether its client publishes faster than its lease lets it.
     fn is_paced(&self) -> bool {
         let pace = match &self.phase {
-            Phase::Open(open) => open.pace.as_ref(),
+            Phase::Open(open) => open.pace.as_deref(),
             _ => None,
         };
-        pace.and_then(Pace::waits_until).is_some()
+        pace.is_some_and(|pace| pace.waits_until().is_some())
     }
 
     /// Whether a further packet may wait behind a hook, and its answer until what it promises is kept.
@@ -209,7 +215,8 @@ impl Connection {
             Phase::Open(_) => self.broker.limits().backlog_packets_max,
             _ => BACKLOG_BEFORE_LOGIN_MAX,
         };
-        self.backlog.len() < backlog_max && self.owes() < self.broker.limits().backlog_packets_max
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.len());
+        backlog < backlog_max && self.owes() < self.broker.limits().backlog_packets_max
     }
 
     /// Whether the client leaves so much unread that nothing more is heard of it. What others send it stops at the
@@ -258,7 +265,7 @@ impl Connection {
         match &self.phase {
             Phase::Connecting { until } | Phase::LoggingIn { until, .. } => Some(*until),
             Phase::Open(open) => {
-                let read_on = open.pace.as_ref().and_then(Pace::waits_until);
+                let read_on = open.pace.as_ref().and_then(|pace| pace.waits_until());
                 [open.silent_until(), open.lease_until, read_on].into_iter().flatten().min()
             }
             Phase::Closed => None,
@@ -425,12 +432,13 @@ impl Connection {
         }
         self.held += usize::from(is_acknowledged(&packet));
         // It may wait for long, and must not keep the read buffer that it came in.
-        self.backlog.push_back(packet.detached());
+        self.backlog.get_or_insert_default().push_back(packet.detached());
     }
 
     fn work_off_backlog(&mut self, now: Now) {
         while self.waiting.is_none() && self.is_open() && !self.is_over() {
-            let Some(packet) = self.backlog.pop_front() else { return };
+            let first = self.backlog.as_mut().and_then(|backlog| backlog.pop_front());
+            let Some(packet) = first else { return };
             self.held -= usize::from(is_acknowledged(&packet));
             self.handle(packet, now);
         }
@@ -585,7 +593,7 @@ impl Connection {
         let is_lost =
             |packet: &Packet| matches!(packet, Packet::Publish(publish) if publish.qos == QoS::AtMostOnce);
         let lost = usize::from(self.asked == Some(QoS::AtMostOnce))
-            + std::mem::take(&mut self.backlog).iter().filter(|packet| is_lost(packet)).count();
+            + self.backlog.take().iter().flat_map(|backlog| backlog.iter()).filter(|packet| is_lost(packet)).count();
         self.broker.counters().dropped.count_many(DropReason::PublisherGone, lost as u64);
         (self.held, self.asked) = (0, None);
     }
@@ -663,7 +671,8 @@ fn is_acknowledged(packet: &Packet) -> bool {
 impl Open {
     /// When the client is taken for lost, if nothing comes before `[MQTT-3.1.2-22]`.
     fn silent_until(&self) -> Option<Instant> {
-        self.keep_alive.map(|keep_alive| self.last_packet_at.after(keep_alive + keep_alive / 2))
+        let silence = Duration::from_millis(u64::from(self.keep_alive_s) * 1_500);
+        (self.keep_alive_s > 0).then(|| self.last_packet_at.after(silence))
     }
 }
 

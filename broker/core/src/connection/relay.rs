@@ -23,7 +23,8 @@ impl Connection {
             return false;
         };
         let is_fleeting = (first.qos, first.retain) == (QoS::AtMostOnce, false);
-        let Some(known) = open.topics.recall(&self.broker, first.topic).filter(|_| is_fleeting) else {
+        let known = open.topics.as_mut().and_then(|topics| topics.recall(&self.broker, first.topic));
+        let Some(known) = known.filter(|_| is_fleeting) else {
             return false;
         };
         if !known.plan.is_relayed() || known.verdict(Kind::FLEETING, |_| None) != Some(Ok(())) {
@@ -71,7 +72,7 @@ impl Connection {
             dup: seen.dup,
             qos: seen.qos,
             retain: seen.retain,
-            topic: open.topics.recall(&self.broker, seen.topic)?.text.clone(),
+            topic: open.topics.as_mut()?.recall(&self.broker, seen.topic)?.text.clone(),
             packet_id: seen.packet_id,
             extras: None,
             payload: Bytes::copy_from_slice(seen.payload),
