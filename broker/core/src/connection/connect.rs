@@ -9,7 +9,7 @@ use weirmq_wire::{Auth, ConnAck, Connect, DecodeError, Packet, PacketType, QoS, 
 
 use super::owed::Owe;
 use super::pace::Pace;
-use super::{Connection, Enhanced, Open, Phase, Resolved};
+use super::{Connection, Enhanced, Open, Peer, Phase, Resolved};
 use crate::answer::Terms;
 use crate::broker::{Broker, Opening, TooManySessions};
 use crate::chain::{self, Verdict};
@@ -126,7 +126,7 @@ impl Connection {
             retain: will.retain,
         });
         let (broker, chains) = (Arc::clone(&self.broker), self.broker.chains());
-        let (peer, listener) = (self.peer.address, Arc::clone(&self.peer.listener));
+        let Peer { address: peer, listener } = self.peer();
         let question = async move {
             let (lease, data) = match chain::authenticate(&chains, &request).await {
                 Authentication::Allow { lease, data } => (lease, data),
@@ -176,14 +176,15 @@ impl Connection {
         exchange: Option<AuthExchange>,
     ) -> AuthenticateRequest {
         let connect = &handshake.connect;
+        let Peer { address: peer, listener } = self.peer();
         AuthenticateRequest {
             client_id: Arc::clone(&handshake.client_id),
             username: connect.username.as_deref().map(Box::from),
             password: connect.password.clone(),
             version: connect.version,
             clean_start: connect.clean_start,
-            peer: self.peer.address,
-            listener: Arc::clone(&self.peer.listener),
+            peer,
+            listener,
             user_properties: connect.user_properties.clone(),
             exchange,
         }
@@ -254,11 +255,12 @@ impl Connection {
         let Handshake { connect, client_id, will, exchange } = *handshake;
         let limits = self.broker.limits().clone();
         let version = connect.version;
+        let Peer { address: peer, listener } = self.peer();
         let identity = Arc::new(Identity {
             client_id,
             username: connect.username.as_deref().map(Box::from),
-            peer: self.peer.address,
-            listener: Arc::clone(&self.peer.listener),
+            peer,
+            listener,
             lease,
         });
         let asked_expiry_s = match version {
@@ -307,10 +309,11 @@ impl Connection {
                 return self.refuse(ReasonCode::QuotaExceeded, reason, now);
             }
         };
-        self.works.extend(works);
+        self.leave(works);
         self.decoder.set_packet_bytes_max(limits.packet_bytes_max);
         let lease_until = identity.lease.expires_in.map(|span| now.at.after(span));
-        self.phase = Phase::Open(Open {
+        self.peer = None;
+        self.phase = Phase::Open(Box::new(Open {
             session,
             identity: Arc::clone(&identity),
             last_packet_at: now.at,
@@ -321,13 +324,13 @@ impl Connection {
             enhanced: exchange.map(|exchange| Box::new(Enhanced { method: exchange.method, renewal: None })),
             taken: 0,
             topics: None,
-        });
+        }));
         self.broker.counters().connections_accepted.add_one();
         info!(
             client = &*identity.client_id,
             principal = &*identity.lease.principal,
-            peer = self.peer.address.map(tracing::field::display),
-            listener = &*self.peer.listener,
+            peer = identity.peer.map(tracing::field::display),
+            listener = &*identity.listener,
             ?version,
             "connected"
         );
@@ -433,8 +436,8 @@ impl Connection {
             password: None,
             version: self.terms.version,
             clean_start: false,
-            peer: self.peer.address,
-            listener: Arc::clone(&self.peer.listener),
+            peer: identity.peer,
+            listener: Arc::clone(&identity.listener),
             user_properties: auth.user_properties,
             exchange: Some(exchange.request(auth.data, true)),
         });

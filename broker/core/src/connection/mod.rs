@@ -60,7 +60,8 @@ const BACKLOG_BEFORE_LOGIN_MAX: usize = 16;
 pub struct Connection {
     broker: Arc<Broker>,
     number: u64,
-    peer: Peer,
+    /// Until its client is let in: its identity says it from then on.
+    peer: Option<Box<Peer>>,
     decoder: Decoder,
     outbox: Arc<Outbox>,
     batch: Batch,
@@ -75,7 +76,7 @@ pub struct Connection {
     held: usize,
     /// The QoS of the PUBLISH that is with a hook.
     asked: Option<QoS>,
-    works: Vec<Work>,
+    works: Option<Box<Vec<Work>>>,
     owed: Option<Box<owed::Owed>>,
     /// Whether the client ended it.
     ended_by_client: bool,
@@ -96,7 +97,7 @@ enum Phase {
     /// CONNECT has come; the login is not decided.
     LoggingIn { until: Instant, handshake: Box<Handshake> },
     /// Let in.
-    Open(Open),
+    Open(Box<Open>),
     /// Over.
     Closed,
 }
@@ -149,7 +150,7 @@ impl Connection {
         Self {
             number: broker.next_number(),
             batch: broker.batch(),
-            peer,
+            peer: Some(Box::new(peer)),
             decoder,
             outbox,
             phase: Phase::Connecting { until },
@@ -158,7 +159,7 @@ impl Connection {
             backlog: None,
             held: 0,
             asked: None,
-            works: Vec::new(),
+            works: None,
             owed: None,
             ended_by_client: false,
             broker,
@@ -190,6 +191,17 @@ impl Connection {
         }
         if self.is_choked() {
             self.outbox.want_room();
+        }
+    }
+
+    /// Where it comes from.
+    fn peer(&self) -> Peer {
+        match (&self.phase, &self.peer) {
+            (_, Some(peer)) => Peer::clone(peer),
+            (Phase::Open(open), None) => {
+                Peer { address: open.identity.peer, listener: Arc::clone(&open.identity.listener) }
+            }
+            (_, None) => Peer { address: None, listener: Arc::default() },
         }
     }
 
@@ -362,7 +374,7 @@ impl Connection {
     /// Work that goes on without the connection, such as publishing its will. Must be driven to its end.
     #[must_use]
     pub fn take_works(&mut self) -> Vec<Work> {
-        std::mem::take(&mut self.works)
+        self.works.take().map_or_else(Vec::new, |works| *works)
     }
 
     /// Writes what this connection's packets have put into outboxes, its own and others'. To be called when
@@ -514,9 +526,10 @@ impl Connection {
         if !self.is_open() {
             // The end of a connection that is open is counted and logged where it is closed.
             self.broker.counters().bad_input.add_one();
+            let peer = self.peer();
             info!(
-                peer = self.peer.address.map(tracing::field::display),
-                listener = &*self.peer.listener,
+                peer = peer.address.map(tracing::field::display),
+                listener = &*peer.listener,
                 code = %error.reason_code(),
                 %error,
                 "bad input before login; the connection is closed"
@@ -575,16 +588,18 @@ impl Connection {
         if let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Closed) {
             info!(
                 client = &*open.session.client_id,
-                peer = self.peer.address.map(tracing::field::display),
-                listener = &*self.peer.listener,
+                peer = open.identity.peer.map(tracing::field::display),
+                listener = &*open.identity.listener,
                 reason,
                 "disconnected"
             );
-            self.works.extend(self.broker.close_session(&open.session, self.number, ending, reason, now));
+            let will = self.broker.close_session(&open.session, self.number, ending, reason, now);
+            self.leave(will);
         } else {
             debug!(
-                peer = self.peer.address.map(tracing::field::display),
-                reason, "connection closed before login"
+                peer = self.peer().address.map(tracing::field::display),
+                reason,
+                "connection closed before login"
             );
         }
         self.waiting = None;
@@ -596,6 +611,13 @@ impl Connection {
             + self.backlog.take().iter().flat_map(|backlog| backlog.iter()).filter(|packet| is_lost(packet)).count();
         self.broker.counters().dropped.count_many(DropReason::PublisherGone, lost as u64);
         (self.held, self.asked) = (0, None);
+    }
+
+    /// Leaves work to be driven on without the connection.
+    fn leave(&mut self, works: impl IntoIterator<Item = Work>) {
+        for work in works {
+            self.works.get_or_insert_default().push(work);
+        }
     }
 
     /// Hands a packet of the broker's own to the outbox. Answers whether it is one that the client takes: what is

@@ -96,6 +96,15 @@ enum Event {
     Broken,
 }
 
+/// What others are due after a connection has read.
+enum Due {
+    Nothing,
+    /// Their turn.
+    Turn,
+    /// Time: those who receive what it publishes are slower.
+    Pause,
+}
+
 /// The life of one connection. `entry` is dropped at its end.
 pub(crate) fn serve<E: Send + 'static>(
     stream: TcpStream,
@@ -128,7 +137,13 @@ impl Task {
     async fn converse(&mut self) {
         loop {
             if self.connection.wants_input() && !self.client_has_ended {
-                self.read().await;
+                // Others have a turn in time, also when this connection always has something to read.
+                tokio::task::consume_budget().await;
+                match self.read() {
+                    Due::Nothing => {}
+                    Due::Turn => tokio::task::yield_now().await,
+                    Due::Pause => Box::pin(tokio::time::sleep(CONGESTION_PAUSE)).await,
+                }
             }
             if self.place.shared.roll.is_down() && !self.connection.is_over() {
                 self.connection.shut_down(self.now());
@@ -219,34 +234,32 @@ impl Task {
         self.connection.input(self.buffer.bytes(), now);
     }
 
-    /// Reads what is there, a few buffers at most, and handles it.
-    async fn read(&mut self) {
-        let Self { outbox, connection, buffer, place, .. } = self;
-        // Others have a turn in time, also when this connection always has something to read.
-        tokio::task::consume_budget().await;
+    /// Reads what is there, a few buffers at most, and handles it. Answers what others are due before it goes on.
+    fn read(&mut self) -> Due {
         for _ in 0..READS_IN_A_ROW {
-            let asked = buffer.make_room(connection.is_open());
-            let read = match read_now(&outbox.transport().stream, buffer.bytes()) {
-                Ok(None) => return,
+            let asked = self.buffer.make_room(self.connection.is_open());
+            let read = match read_now(&self.outbox.transport().stream, self.buffer.bytes()) {
+                Ok(None) => return Due::Nothing,
                 Ok(Some(0)) | Err(_) => {
                     self.client_has_ended = true;
-                    return;
+                    return Due::Nothing;
                 }
                 Ok(Some(read)) => read,
             };
-            connection.input(buffer.bytes(), place.shared.clock.now());
-            let congested = connection.is_congested(CONGESTED_BYTES);
-            settle(connection);
-            if congested {
-                buffer.settle();
-                Box::pin(tokio::time::sleep(CONGESTION_PAUSE)).await;
+            let now = self.now();
+            self.connection.input(self.buffer.bytes(), now);
+            let is_congested = self.connection.is_congested(CONGESTED_BYTES);
+            settle(&mut self.connection);
+            if is_congested {
+                self.buffer.settle();
+                return Due::Pause;
             }
-            if read < asked || !connection.wants_input() || connection.is_waiting() {
-                return;
+            if read < asked || !self.connection.wants_input() || self.connection.is_waiting() {
+                return Due::Nothing;
             }
         }
-        buffer.settle();
-        tokio::task::yield_now().await;
+        self.buffer.settle();
+        Due::Turn
     }
 
     /// Ends the connection towards the broker. Answers whether the client may wait for something still.
