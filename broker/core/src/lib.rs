@@ -20,7 +20,7 @@
 //! - `plan`: everything that a topic means right now
 //! - `subscriptions`, `retained`: found through `tree`
 //! - `batch`: what a connection's packets leave to be done once
-//! - `sparse`: maps that most sessions never need
+//! - `sparse`: what most clients never need
 //! - `events`: telling observers what happens to single messages
 //! - [`outbox`]: frames that wait to be written, and the writing of them
 //! - [`counters`]: what is counted

@@ -14,6 +14,7 @@ use crate::limits::{Limits, QueueFull};
 use crate::message::{Message, QoS};
 use crate::plan::Grant;
 use crate::session::Live;
+use crate::sparse::Seldom;
 use crate::time::Instant;
 use crate::topic::{TopicFilter, TopicName};
 
@@ -48,9 +49,9 @@ pub(crate) struct Outbound {
     /// How many were ever given an identifier: the identifier follows from it.
     given: u64,
     /// QoS 1 and 2 messages that wait; `None` where none ever did.
-    queue: Option<Box<Queue>>,
+    queue: Seldom<Queue>,
     /// Retained messages that SUBSCRIBE has asked for; `None` where none are waited for.
-    replays: Option<Box<VecDeque<Replay>>>,
+    replays: Seldom<VecDeque<Replay>>,
 }
 
 /// Messages that wait, in order.

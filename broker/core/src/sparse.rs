@@ -1,4 +1,4 @@
-//! A map that most of its owners never put anything into.
+//! What most of its owners never need: it takes one word until somebody does.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -9,9 +9,12 @@ use foldhash::fast::RandomState;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
+/// A thing that is made when it is needed first.
+pub(crate) type Seldom<T> = Option<Box<T>>;
+
 /// A map that takes one word until something is put into it: sessions have several, and most are idle.
 #[derive(Debug)]
-pub(crate) struct SparseMap<K, V>(Option<Box<Map<K, V>>>);
+pub(crate) struct SparseMap<K, V>(Seldom<Map<K, V>>);
 
 impl<K, V> Default for SparseMap<K, V> {
     fn default() -> Self {

@@ -157,8 +157,14 @@ impl Decoder {
 
     fn body(&mut self, header: &FixedHeader, bytes: Bytes) -> Result<Packet, Stop> {
         let body = header.body_at..header.packet_len;
-        let mut cursor =
-            Cursor::new(bytes, body, header.kind, self.sender, self.version, self.user_properties_max as usize);
+        let mut cursor = Cursor::new(
+            bytes,
+            body,
+            header.kind,
+            self.sender,
+            self.version,
+            self.user_properties_max as usize,
+        );
         let packet = Packet::read(header.kind, header.first, &mut cursor);
         self.version = cursor.version;
         match packet {

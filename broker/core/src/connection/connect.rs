@@ -414,7 +414,8 @@ impl Connection {
     pub(super) fn renew(&mut self, auth: Auth, now: Now) {
         let Phase::Open(open) = &mut self.phase else { return };
         let enhanced = open.enhanced.as_mut();
-        let Some(enhanced) = enhanced.filter(|enhanced| auth.method.as_ref() == Some(&enhanced.method)) else {
+        let Some(enhanced) = enhanced.filter(|enhanced| auth.method.as_ref() == Some(&enhanced.method))
+        else {
             return self.close(
                 Some(ReasonCode::ProtocolError),
                 "AUTH without the method of its CONNECT",

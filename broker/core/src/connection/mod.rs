@@ -45,6 +45,7 @@ use crate::message::QoS;
 use crate::outbox::Outbox;
 use crate::publish::Work;
 use crate::session::Session;
+use crate::sparse::Seldom;
 use crate::time::{Instant, Now};
 
 use connect::Handshake;
@@ -70,13 +71,13 @@ pub struct Connection {
     terms: Terms,
     waiting: Option<Waiting>,
     /// Packets that wait behind a hook; `None` where none ever did.
-    backlog: Option<Box<VecDeque<Packet>>>,
+    backlog: Seldom<VecDeque<Packet>>,
     /// How many PUBLISH packets with QoS 1 and 2 stand in the backlog: they count against Receive Maximum
     /// `[MQTT-3.3.4-7]`, as does the one that is with a hook.
     held: usize,
     /// The QoS of the PUBLISH that is with a hook.
     asked: Option<QoS>,
-    works: Option<Box<Vec<Work>>>,
+    works: Seldom<Vec<Work>>,
     owed: Option<Box<owed::Owed>>,
     /// Whether the client ended it.
     ended_by_client: bool,
@@ -113,13 +114,13 @@ struct Open {
     /// Whether its CONNECT gave its session an expiry: only then may DISCONNECT give it another.
     has_expiry: bool,
     /// Where its lease bounds how fast it publishes.
-    pace: Option<Box<Pace>>,
+    pace: Seldom<Pace>,
     /// Where it authenticates with AUTH packets.
-    enhanced: Option<Box<Enhanced>>,
+    enhanced: Seldom<Enhanced>,
     /// How many QoS 2 messages this connection has sent and not released.
     taken: usize,
     /// From its first PUBLISH on.
-    topics: Option<Box<Topics>>,
+    topics: Seldom<Topics>,
 }
 
 /// Enhanced authentication of a client that is let in.
@@ -598,8 +599,7 @@ impl Connection {
         } else {
             debug!(
                 peer = self.peer().address.map(tracing::field::display),
-                reason,
-                "connection closed before login"
+                reason, "connection closed before login"
             );
         }
         self.waiting = None;
@@ -608,7 +608,13 @@ impl Connection {
         let is_lost =
             |packet: &Packet| matches!(packet, Packet::Publish(publish) if publish.qos == QoS::AtMostOnce);
         let lost = usize::from(self.asked == Some(QoS::AtMostOnce))
-            + self.backlog.take().iter().flat_map(|backlog| backlog.iter()).filter(|packet| is_lost(packet)).count();
+            + self
+                .backlog
+                .take()
+                .iter()
+                .flat_map(|backlog| backlog.iter())
+                .filter(|packet| is_lost(packet))
+                .count();
         self.broker.counters().dropped.count_many(DropReason::PublisherGone, lost as u64);
         (self.held, self.asked) = (0, None);
     }

@@ -3,9 +3,9 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -207,9 +207,7 @@ impl Task {
         if blocked && let Poll::Ready(ready) = socket.stream.poll_write_ready(context) {
             return Poll::Ready(if ready.is_ok() { Event::Writable } else { Event::Broken });
         }
-        if self.connection.is_waiting()
-            && self.connection.poll(context, self.now()).is_ready()
-        {
+        if self.connection.is_waiting() && self.connection.poll(context, self.now()).is_ready() {
             return Poll::Ready(Event::Answered);
         }
         if self.connection.wants_input()
@@ -340,10 +338,16 @@ fn settle(connection: &mut Connection) {
 mod tests {
     use super::*;
 
-    /// Every connection has one, idle or not.
+    /// Every connection has one, idle or not. tokio has 96 bytes of its own beside it, in pieces of 128.
     #[test]
     fn the_task_of_a_connection_stays_small() {
-        let size = size_of::<Task>();
-        assert!(size <= 400, "{size}");
+        const fn size<T>(_: &impl FnOnce(TcpStream, SocketAddr, Arc<str>, Arc<Shared>, Entry) -> T) -> usize {
+            size_of::<T>()
+        }
+        let (task, size) = (size_of::<Task>(), size(&serve::<Entry>));
+        assert!(size <= 408, "{size}, of which {task} are ours");
     }
+
+    /// As large as what a listener gives.
+    type Entry = [u64; 4];
 }

@@ -19,20 +19,20 @@ pub(super) const NEAR: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Roll {
     is_down: AtomicBool,
-    entries: Mutex<Entries>,
+    entries: Mutex<Entries<Arc<Outbox<Socket>>>>,
 }
 
-#[derive(Default)]
-struct Entries {
-    all: Vec<Entry>,
+/// What is left free by who leaves is taken by who comes next.
+struct Entries<S> {
+    all: Vec<Entry<S>>,
     /// The first that is free.
     free: Option<u32>,
     taken: usize,
 }
 
-enum Entry {
+enum Entry<S> {
     Taken {
-        socket: Arc<Outbox<Socket>>,
+        socket: S,
         /// When it is to be woken at the latest; `None` is not at all.
         due: Option<Instant>,
     },
@@ -98,8 +98,14 @@ impl Roll {
     }
 }
 
-impl Entries {
-    fn enter(&mut self, socket: Arc<Outbox<Socket>>) -> u32 {
+impl<S> Default for Entries<S> {
+    fn default() -> Self {
+        Self { all: Vec::new(), free: None, taken: 0 }
+    }
+}
+
+impl<S: Clone> Entries<S> {
+    fn enter(&mut self, socket: S) -> u32 {
         let entry = Entry::Taken { socket, due: None };
         self.taken += 1;
         if let Some(number) = self.free
@@ -115,11 +121,11 @@ impl Entries {
         u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX)
     }
 
+    /// To be called once for each that has entered.
     fn leave(&mut self, number: u32) {
-        if let Some(place) = self.all.get_mut(number as usize) {
-            *place = Entry::Free { next: self.free.replace(number) };
-            self.taken -= 1;
-        }
+        let Some(place) = self.all.get_mut(number as usize) else { return };
+        *place = Entry::Free { next: self.free.replace(number) };
+        self.taken -= 1;
         if self.taken == 0 {
             *self = Self::default();
         }
@@ -131,7 +137,7 @@ impl Entries {
         }
     }
 
-    fn sockets(&self) -> impl Iterator<Item = &Arc<Outbox<Socket>>> {
+    fn sockets(&self) -> impl Iterator<Item = &S> {
         self.all.iter().filter_map(|entry| match entry {
             Entry::Taken { socket, .. } => Some(socket),
             Entry::Free { .. } => None,
@@ -139,11 +145,57 @@ impl Entries {
     }
 
     /// Those that are due until `until`; each is named once.
-    fn take_near(&mut self, until: Instant) -> Vec<Arc<Outbox<Socket>>> {
+    fn take_near(&mut self, until: Instant) -> Vec<S> {
         let near = self.all.iter_mut().filter_map(|entry| match entry {
-            Entry::Taken { socket, due } => due.take_if(|due| *due <= until).map(|_| Arc::clone(socket)),
+            Entry::Taken { socket, due } => due.take_if(|due| *due <= until).map(|_| socket.clone()),
             Entry::Free { .. } => None,
         });
         near.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn second(seconds: u64) -> Instant {
+        Instant::from_micros(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn who_is_due_is_named_once_and_who_has_left_never() {
+        let mut entries = Entries::default();
+        let [first, second_one, third] = ["first", "second", "third"].map(|name| entries.enter(name));
+        entries.set_due(first, second(5));
+        entries.set_due(second_one, second(5));
+        entries.set_due(third, second(6));
+        entries.leave(second_one);
+        assert_eq!(entries.take_near(second(4)), [""; 0]);
+        assert_eq!(entries.take_near(second(5)), ["first"]);
+        assert_eq!(entries.take_near(second(9)), ["third"]);
+        assert_eq!(entries.take_near(second(9)), [""; 0]);
+        entries.set_due(first, second(10));
+        assert_eq!(entries.take_near(second(10)), ["first"]);
+    }
+
+    #[test]
+    fn places_that_are_free_are_taken_again_and_nothing_is_kept_for_nobody() {
+        let mut entries = Entries::default();
+        let numbers: Vec<u32> = (0..4).map(|name| entries.enter(name)).collect();
+        entries.set_due(numbers[1], second(1));
+        for left in [numbers[1], numbers[3]] {
+            entries.leave(left);
+        }
+        assert_eq!([entries.enter(10), entries.enter(11), entries.enter(12)], [numbers[3], numbers[1], 4]);
+        assert_eq!(entries.sockets().copied().collect::<Vec<_>>(), [0, 11, 2, 10, 12]);
+        assert!(entries.take_near(second(9)).is_empty(), "a deadline goes with who had it");
+        (0..5).for_each(|number| entries.leave(number));
+        assert_eq!((entries.all.capacity(), entries.free), (0, None));
+    }
+
+    /// There is one for every connection.
+    #[test]
+    fn an_entry_takes_two_words() {
+        assert_eq!(size_of::<Entry<Arc<Outbox<Socket>>>>(), 2 * size_of::<usize>());
     }
 }
