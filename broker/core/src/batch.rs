@@ -81,6 +81,13 @@ impl Batch {
         self.ledger.as_deref_mut()
     }
 
+    /// Gives back the memory of a ledger that nothing is noted in.
+    pub(crate) fn rest(&mut self) {
+        if self.ledger.as_ref().is_some_and(|ledger| ledger.is_blank()) {
+            self.ledger = None;
+        }
+    }
+
     /// Whether nothing may be promised before what was noted is kept.
     pub(crate) fn is_awaited(&self) -> bool {
         self.ledger.as_ref().is_some_and(|ledger| ledger.is_awaited())
