@@ -50,7 +50,7 @@ impl Hook for Welcome {
         let filter = TopicFilter::new("#").unwrap();
         let publish = vec![PublishRight { filter: filter.clone(), qos_max: QoS::ExactlyOnce, retain: true }];
         let subscribe = vec![SubscribeRight { filter, qos_max: QoS::ExactlyOnce }];
-        let lease = Lease { rights: Some(Rights { publish, subscribe }), ..Lease::default() };
+        let lease = Lease { rights: Some(Arc::new(Rights { publish, subscribe })), ..Lease::default() };
         Reply::ready(Authentication::Allow { lease, data: None })
     }
 }
@@ -143,7 +143,7 @@ struct Client {
 impl Client {
     fn connect(broker: &Arc<Broker>, name: &str, keeps: bool) -> Self {
         let drain = Arc::new(Drain { kept: keeps.then(Mutex::default) });
-        let outbox = Arc::new(Outbox::new(Arc::clone(&drain) as Arc<dyn Transport>));
+        let outbox: Arc<Outbox> = Arc::new(Outbox::new(Arc::clone(&drain)));
         let peer = Peer { address: None, listener: Arc::from("bench") };
         let connection = Connection::new(Arc::clone(broker), outbox, peer, NOW);
         let mut client = Self { connection, drain, input: BytesMut::with_capacity(64 * 1024) };

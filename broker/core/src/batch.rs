@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::counters::Counters;
 use crate::durable::keeper::Keeper;
 use crate::durable::ledger::Ledger;
@@ -12,7 +14,8 @@ use crate::outbox::Outbox;
 /// What a batch of work leaves to be done once, at its end: what is to be recorded, outboxes to flush, counts to add up.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    outboxes: Vec<Arc<Outbox>>,
+    /// Most batches have one, and whoever is idle has had none but its own.
+    outboxes: SmallVec<[Arc<Outbox>; 1]>,
     tally: Tally,
     ends: Arc<Ends>,
     ledger: Option<Box<Ledger>>,
@@ -39,7 +42,7 @@ struct Tally {
 impl Batch {
     /// An empty batch.
     pub(crate) fn new(ends: Arc<Ends>) -> Self {
-        Self { outboxes: Vec::new(), tally: Tally::default(), ends, ledger: None }
+        Self { outboxes: SmallVec::new(), tally: Tally::default(), ends, ledger: None }
     }
 
     /// Where to note what happens to messages; it is told when the batch ends.
@@ -76,6 +79,13 @@ impl Batch {
     /// What was noted so far, if anything was.
     pub(crate) fn noted(&mut self) -> Option<&mut Ledger> {
         self.ledger.as_deref_mut()
+    }
+
+    /// Gives back the memory of a ledger that nothing is noted in.
+    pub(crate) fn rest(&mut self) {
+        if self.ledger.as_ref().is_some_and(|ledger| ledger.is_blank()) {
+            self.ledger = None;
+        }
     }
 
     /// Whether nothing may be promised before what was noted is kept.

@@ -223,7 +223,8 @@ pub struct Lease {
     pub expires_in: Option<Duration>,
     /// What it may do. `Some` is the whole answer: what is not in it is denied without asking further.
     /// `None` leaves every question to the authorize chain.
-    pub rights: Option<Rights>,
+    /// Those of many clients may be the same.
+    pub rights: Option<Arc<Rights>>,
     /// What it may take, beside the limits that hold for all.
     pub quotas: Quotas,
 }

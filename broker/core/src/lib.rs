@@ -20,6 +20,7 @@
 //! - `plan`: everything that a topic means right now
 //! - `subscriptions`, `retained`: found through `tree`
 //! - `batch`: what a connection's packets leave to be done once
+//! - `sparse`: what most clients never need
 //! - `events`: telling observers what happens to single messages
 //! - [`outbox`]: frames that wait to be written, and the writing of them
 //! - [`counters`]: what is counted
@@ -49,6 +50,7 @@ mod relay;
 mod retained;
 pub mod revoke;
 pub mod session;
+mod sparse;
 mod subscriptions;
 pub mod time;
 pub mod topic;

@@ -14,6 +14,7 @@ use crate::limits::{Limits, QueueFull};
 use crate::message::{Message, QoS};
 use crate::plan::Grant;
 use crate::session::Live;
+use crate::sparse::Seldom;
 use crate::time::Instant;
 use crate::topic::{TopicFilter, TopicName};
 
@@ -47,13 +48,19 @@ pub(crate) struct Outbound {
     held: usize,
     /// How many were ever given an identifier: the identifier follows from it.
     given: u64,
-    /// QoS 1 and 2 messages that wait, in order.
-    queue: VecDeque<Parcel>,
-    queue_bytes: usize,
+    /// QoS 1 and 2 messages that wait; `None` where none ever did.
+    queue: Seldom<Queue>,
+    /// Retained messages that SUBSCRIBE has asked for; `None` where none are waited for.
+    replays: Seldom<VecDeque<Replay>>,
+}
+
+/// Messages that wait, in order.
+#[derive(Debug, Default)]
+struct Queue {
+    parcels: VecDeque<Parcel>,
+    bytes: usize,
     /// Nothing that waits expires before this.
     expires_first: Option<Instant>,
-    /// Retained messages that SUBSCRIBE has asked for.
-    replays: VecDeque<Replay>,
 }
 
 /// The retained messages that one filter of a SUBSCRIBE asks for. They are looked up when their turn comes and
@@ -128,6 +135,22 @@ pub(crate) enum AfterPubRec {
 /// Told of each message that is not delivered.
 pub(crate) type OnDrop<'a> = &'a mut dyn FnMut(DropReason, &Message);
 
+impl Queue {
+    fn push(&mut self, parcel: Parcel) {
+        self.bytes += parcel.message.size();
+        if let Some(expires_at) = parcel.message.expires_at {
+            self.expires_first = Some(self.expires_first.map_or(expires_at, |first| first.min(expires_at)));
+        }
+        self.parcels.push_back(parcel);
+    }
+
+    fn pop(&mut self) -> Option<Parcel> {
+        let parcel = self.parcels.pop_front()?;
+        self.bytes -= parcel.message.size();
+        Some(parcel)
+    }
+}
+
 impl Outbound {
     /// Nothing, for this client.
     pub(crate) fn new(client: &Arc<str>) -> Self {
@@ -173,32 +196,38 @@ impl Outbound {
     /// Takes up what a filter of a SUBSCRIBE asks for. From `replays_max` on, what the same filter has asked for
     /// before makes way.
     pub(crate) fn want_replay(&mut self, replay: Replay, replays_max: usize) {
-        if self.replays.len() >= replays_max {
+        if self.replays.as_ref().is_some_and(|replays| replays.len() >= replays_max) {
             self.forget_replays(&replay.filter);
         }
-        self.replays.push_back(replay);
+        self.replays.get_or_insert_default().push_back(replay);
     }
 
     /// Nobody waits for what `filter` matches any more.
     pub(crate) fn forget_replays(&mut self, filter: &TopicFilter) {
-        self.replays.retain(|replay| replay.filter != *filter);
+        if let Some(replays) = &mut self.replays {
+            replays.retain(|replay| replay.filter != *filter);
+        }
     }
 
     /// Whether retained messages wait to be sent.
     pub(crate) fn has_replays(&self) -> bool {
-        !self.replays.is_empty()
+        self.replays.as_ref().is_some_and(|replays| !replays.is_empty())
     }
 
     /// What is to be done next about retained messages. To be asked again until it is nothing, and after
     /// everything that calls for [`Outbound::pump`].
     pub(crate) fn next_replay(&mut self, live: &Live, now: Instant) -> NextReplay {
-        let may_queue = self.may_start(live) || self.queue.len() < REPLAYED_MAX;
-        while let Some(replay) = self.replays.front_mut() {
+        let may_queue = self.may_start(live) || self.waiting() < REPLAYED_MAX;
+        while let Some(replays) = &mut self.replays {
+            let Some(replay) = replays.front_mut() else {
+                self.replays = None;
+                break;
+            };
             let Some(found) = &mut replay.found else {
                 return NextReplay::Find { filter: replay.filter.clone(), no_local: replay.no_local };
             };
             let Some(message) = found.as_slice().first() else {
-                self.replays.pop_front();
+                replays.pop_front();
                 continue;
             };
             let waits = message.qos.min(replay.grant.qos) > QoS::AtMostOnce;
@@ -218,7 +247,8 @@ impl Outbound {
 
     /// What was looked up for the first filter that waits.
     pub(crate) fn found(&mut self, filter: &TopicFilter, messages: Vec<Arc<Message>>) {
-        if let Some(replay) = self.replays.front_mut().filter(|replay| replay.filter == *filter) {
+        let first = self.replays.as_mut().and_then(|replays| replays.front_mut());
+        if let Some(replay) = first.filter(|replay| replay.filter == *filter) {
             replay.found = Some(messages.into_iter());
         }
     }
@@ -250,8 +280,7 @@ impl Outbound {
     pub(crate) fn pump(&mut self, live: &mut Live, now: Instant, batch: &mut Batch, on_drop: OnDrop<'_>) {
         self.send_again(live, now, batch, on_drop);
         while self.may_start_with(live) {
-            let Some(parcel) = self.queue.pop_front() else { break };
-            self.queue_bytes -= parcel.message.size();
+            let Some(parcel) = self.queue.as_mut().and_then(|queue| queue.pop()) else { break };
             let outcome = if parcel.message.is_expired(now) {
                 Err((DropReason::Expired, parcel))
             } else {
@@ -262,7 +291,7 @@ impl Outbound {
                 on_drop(reason, &parcel.message);
             }
         }
-        let waits = !self.queue.is_empty() || !self.replays.is_empty() || self.unsent > 0;
+        let waits = self.waiting() > 0 || self.has_replays() || self.unsent > 0;
         if waits && !live.has_room() {
             live.outbox.want_room();
         }
@@ -309,7 +338,8 @@ impl Outbound {
     /// What is recorded is not this client's any more.
     pub(crate) fn forget_slots(&mut self) {
         self.inflight.iter_mut().for_each(|entry| entry.slot = None);
-        self.queue.iter_mut().for_each(|parcel| parcel.slot = None);
+        let waiting = self.queue.iter_mut().flat_map(|queue| &mut queue.parcels);
+        waiting.for_each(|parcel| parcel.slot = None);
     }
 
     /// Whether messages are held back until they are kept.
@@ -422,18 +452,24 @@ impl Outbound {
     /// The messages that wait or are under way, whose receiver has not acknowledged them.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
         let inflight = self.inflight.iter().filter_map(|entry| entry.parcel.as_ref());
-        inflight.chain(&self.queue).map(|parcel| &parcel.message)
+        let waiting = self.queue.iter().flat_map(|queue| &queue.parcels);
+        inflight.chain(waiting).map(|parcel| &parcel.message)
     }
 
     /// How many messages wait or are under way.
     pub(crate) fn pending(&self) -> usize {
-        self.queue.len() + self.inflight.len()
+        self.waiting() + self.inflight.len()
+    }
+
+    /// How many wait.
+    fn waiting(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.parcels.len())
     }
 
     /// Whether a message of so many bytes can wait.
     pub(crate) fn has_room(&self, size: usize, limits: &Limits) -> bool {
-        self.queue.len() < limits.queue_messages_max
-            && self.queue_bytes.saturating_add(size) <= limits.queue_bytes_max
+        let bytes = self.queue.as_ref().map_or(0, |queue| queue.bytes);
+        self.waiting() < limits.queue_messages_max && bytes.saturating_add(size) <= limits.queue_bytes_max
     }
 
     /// Whether a message would be sent at once: one that `waits` for acknowledgements needs a place among them.
@@ -442,7 +478,7 @@ impl Outbound {
     }
 
     fn may_start(&self, live: &Live) -> bool {
-        self.queue.is_empty() && self.may_start_with(live)
+        self.waiting() == 0 && self.may_start_with(live)
     }
 
     fn may_start_with(&self, live: &Live) -> bool {
@@ -613,8 +649,8 @@ impl Outbound {
             if limits.queue_full == QueueFull::RefuseNewest {
                 return Err(DropReason::QueueFull);
             }
-            let Some(oldest) = self.queue.pop_front() else { return Err(DropReason::QueueFull) };
-            self.queue_bytes -= oldest.message.size();
+            let oldest = self.queue.as_mut().and_then(|queue| queue.pop());
+            let Some(oldest) = oldest else { return Err(DropReason::QueueFull) };
             self.mark(oldest.slot.as_ref(), MarkKind::Settled, batch);
             on_drop(DropReason::QueueFull, &oldest.message);
         }
@@ -623,15 +659,12 @@ impl Outbound {
     }
 
     fn push(&mut self, parcel: Parcel) {
-        self.queue_bytes += parcel.message.size();
-        if let Some(expires_at) = parcel.message.expires_at {
-            self.expires_first = Some(self.expires_first.map_or(expires_at, |first| first.min(expires_at)));
-        }
-        self.queue.push_back(parcel);
+        self.queue.get_or_insert_default().push(parcel);
     }
 
     fn forget_expired(&mut self, now: Instant, batch: &mut Batch, on_drop: OnDrop<'_>) {
-        if self.expires_first.is_none_or(|first| first > now) {
+        let expires_first = self.queue.as_ref().and_then(|queue| queue.expires_first);
+        if expires_first.is_none_or(|first| first > now) {
             return;
         }
         self.sift(DropReason::Expired, |parcel| parcel.message.is_expired(now), batch, on_drop);
@@ -645,9 +678,8 @@ impl Outbound {
         batch: &mut Batch,
         on_drop: OnDrop<'_>,
     ) {
-        let before = std::mem::take(&mut self.queue);
-        (self.queue_bytes, self.expires_first) = (0, None);
-        for parcel in before {
+        let Some(before) = self.queue.take() else { return };
+        for parcel in before.parcels {
             if is_out(&parcel) {
                 self.mark(parcel.slot.as_ref(), MarkKind::Settled, batch);
                 on_drop(reason, &parcel.message);

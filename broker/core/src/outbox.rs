@@ -32,13 +32,24 @@ pub trait Transport: Send + Sync {
     fn wake(&self);
 }
 
-/// The frames that wait for one connection.
-pub struct Outbox {
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        (**self).write(slices)
+    }
+
+    fn wake(&self) {
+        (**self).wake();
+    }
+}
+
+/// The frames that wait for one connection, and what they are written to, in one place: there is one of it for every
+/// connection, and whoever writes needs both.
+pub struct Outbox<T: Transport + ?Sized = dyn Transport> {
     waiting: Mutex<Waiting>,
+    closed: AtomicBool,
     /// Bytes not written yet; kept beside the lock for those who only ask.
     bytes: AtomicUsize,
-    closed: AtomicBool,
-    transport: Arc<dyn Transport>,
+    transport: T,
 }
 
 #[derive(Default)]
@@ -100,15 +111,22 @@ pub struct OutboxState {
     pub bytes: usize,
 }
 
-impl Outbox {
+impl<T: Transport> Outbox<T> {
     /// An empty outbox in front of `transport`.
-    pub fn new(transport: Arc<dyn Transport>) -> Self {
+    pub fn new(transport: T) -> Self {
         Self {
             waiting: Mutex::default(),
-            bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            bytes: AtomicUsize::new(0),
             transport,
         }
+    }
+}
+
+impl<T: Transport + ?Sized> Outbox<T> {
+    /// What it writes to.
+    pub const fn transport(&self) -> &T {
+        &self.transport
     }
 
     /// Bytes that wait to be written.
@@ -193,7 +211,7 @@ impl Outbox {
         waiting.writing = true;
         while let Some(mut batch) = waiting.take() {
             drop(waiting);
-            let outcome = batch.write_to(&*self.transport, &self.bytes);
+            let outcome = batch.write_to(&self.transport, &self.bytes);
             waiting = self.waiting.lock();
             match outcome {
                 Ok(()) => waiting.keep(batch),
@@ -321,7 +339,7 @@ struct Writing {
 
 impl Writing {
     /// Writes until all is written or the transport refuses; counts what is written off `waiting`.
-    fn write_to(&mut self, transport: &dyn Transport, waiting: &AtomicUsize) -> io::Result<()> {
+    fn write_to<T: Transport + ?Sized>(&mut self, transport: &T, waiting: &AtomicUsize) -> io::Result<()> {
         while !self.segments.is_empty() || self.written < self.last.len() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
@@ -361,7 +379,7 @@ impl Writing {
     }
 }
 
-impl fmt::Debug for Outbox {
+impl<T: Transport + ?Sized> fmt::Debug for Outbox<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Outbox").field("state", &self.state()).finish_non_exhaustive()
     }
@@ -406,7 +424,7 @@ mod tests {
             writes in 1_usize..5,
         ) {
             let pipe = Arc::new(Pipe { bytes_per_write, ..Pipe::default() });
-            let outbox = Outbox::new(Arc::clone(&pipe) as Arc<dyn Transport>);
+            let outbox = Outbox::new(Arc::clone(&pipe));
             let mut expected = Vec::new();
             for (number, length) in frames.into_iter().enumerate() {
                 let payload = Bytes::from(vec![number as u8; length]);
@@ -430,7 +448,7 @@ mod tests {
     #[test]
     fn a_blocked_outbox_wakes_its_own_task_and_nobody_writes_until_it_resumes() {
         let pipe = Arc::new(Pipe { bytes_per_write: 1_000, ..Pipe::default() });
-        let outbox = Outbox::new(Arc::clone(&pipe) as Arc<dyn Transport>);
+        let outbox = Outbox::new(Arc::clone(&pipe));
         assert!(outbox.push(|out| out.push(1)), "the first to push must flush");
         assert!(!outbox.push(|out| out.push(2)), "the second need not");
         outbox.flush();
@@ -445,7 +463,7 @@ mod tests {
     #[test]
     fn a_closed_outbox_writes_what_waits_and_takes_no_more() {
         let pipe = Arc::new(Pipe { bytes_per_write: 1_000, writes_left: 9.into(), ..Pipe::default() });
-        let outbox = Outbox::new(Arc::clone(&pipe) as Arc<dyn Transport>);
+        let outbox = Outbox::new(Arc::clone(&pipe));
         outbox.push(|out| out.push(1));
         outbox.close();
         outbox.push(|out| out.push(2));

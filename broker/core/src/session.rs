@@ -1,13 +1,11 @@
 //! What MQTT keeps for a client identifier: subscriptions, messages that wait, messages under way in both
 //! directions, a will. It outlives connections as long as its expiry says.
 
-use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use weirmq_wire::{Ack, Packet, PacketId, PacketType, PublishHead, ReasonCode, Version, encode_ack};
 
@@ -21,6 +19,7 @@ use crate::durable::slot::Hold;
 use crate::hook::Identity;
 use crate::outbound::{Outbound, Parcel};
 use crate::outbox::Outbox;
+use crate::sparse::SparseMap;
 use crate::subscriptions::Options;
 use crate::time::{Instant, Now};
 use crate::topic::{Subscribable, TopicName};
@@ -53,10 +52,10 @@ pub(crate) struct State {
     /// Its will, while it may still have to be published.
     pub(crate) will: Option<Box<Will>>,
     /// Its subscriptions.
-    pub(crate) subscriptions: HashMap<Subscribable, Options>,
+    pub(crate) subscriptions: SparseMap<Subscribable, Options>,
     /// QoS 2 messages that were taken from the client and not released yet `[MQTT-4.3.3-10]`, each with the
     /// number of the connection that sent it last: against the quota of that one it counts `[MQTT-4.9.0-2]`.
-    pub(crate) unreleased: HashMap<PacketId, u64, RandomState>,
+    pub(crate) unreleased: SparseMap<PacketId, u64>,
     /// What is on its way to the client.
     pub(crate) outbound: Outbound,
     /// Without a connection: when the will is due.
@@ -138,14 +137,14 @@ pub(crate) struct Live {
 /// The topic aliases that the broker has set up towards a client.
 #[derive(Debug)]
 pub(crate) struct Aliases {
-    known: HashMap<TopicName, NonZeroU16>,
+    known: SparseMap<TopicName, NonZeroU16>,
     max: u16,
 }
 
 impl Aliases {
     /// Up to `max` of them.
     pub(crate) fn new(max: u16) -> Self {
-        Self { known: HashMap::new(), max }
+        Self { known: SparseMap::default(), max }
     }
 
     /// Whether the client takes none.
@@ -263,8 +262,8 @@ impl Session {
             live: None,
             expiry,
             will: None,
-            subscriptions: HashMap::new(),
-            unreleased: HashMap::default(),
+            subscriptions: SparseMap::default(),
+            unreleased: SparseMap::default(),
             outbound: Outbound::new(&client_id),
             will_at: None,
             ends_at: None,

@@ -55,7 +55,7 @@ impl Deaf {
 
     fn named(world: &World, version: Version, keep_alive_s: u16, client_id: &str) -> Self {
         let socket = Arc::new(Socket::default());
-        let outbox = Arc::new(Outbox::new(Arc::new(End(Arc::clone(&socket)))));
+        let outbox: Arc<Outbox> = Arc::new(Outbox::new(Arc::new(End(Arc::clone(&socket)))));
         let peer = Peer { address: None, listener: Arc::from("test") };
         let connection = Connection::new(Arc::clone(&world.broker), Arc::clone(&outbox), peer, world.now());
         let mut connect = Connect::new(version, text(client_id));

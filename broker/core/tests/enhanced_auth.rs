@@ -41,7 +41,7 @@ impl Hook for Method {
             });
         };
         let principal = if exchange.data.as_deref() == Some(b"other") { "other" } else { "me" };
-        let rights = Some(support::all_rights());
+        let rights = Some(support::all_rights().into());
         let lease = Lease { principal: Arc::from(principal), rights, ..Lease::default() };
         let answer = match (&*exchange.method, exchange.step) {
             ("M", 0) if self.large => Authentication::Continue { data: Some(Bytes::from(vec![0; 1_000])) },

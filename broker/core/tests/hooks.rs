@@ -34,7 +34,7 @@ impl Hook for Login {
 
     fn authenticate(&self, request: &Arc<AuthenticateRequest>) -> Reply<Authentication> {
         if let Some(exchange) = &request.exchange {
-            let lease = Lease { rights: Some(support::all_rights()), ..Lease::default() };
+            let lease = Lease { rights: Some(support::all_rights().into()), ..Lease::default() };
             let answer = match (&*exchange.method, exchange.step, exchange.data.as_deref()) {
                 ("M", 0, _) => Authentication::Continue { data: Some(Bytes::from_static(b"riddle")) },
                 ("M", 1, Some(b"answer")) => {

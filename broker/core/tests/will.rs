@@ -147,7 +147,7 @@ impl Hook for Guest {
 
     fn authenticate(&self, request: &Arc<AuthenticateRequest>) -> Reply<Authentication> {
         let expires_in = (&*request.client_id == "guest").then(|| Duration::from_secs(60));
-        let lease = Lease { rights: Some(support::all_rights()), expires_in, ..Lease::default() };
+        let lease = Lease { rights: Some(support::all_rights().into()), expires_in, ..Lease::default() };
         Reply::ready(Authentication::Allow { lease, data: None })
     }
 }

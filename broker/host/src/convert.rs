@@ -2,6 +2,7 @@
 //! through is one that the broker can act on.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -200,7 +201,7 @@ fn lease(lease: types::Lease) -> Checked<Lease> {
         principal: lease.principal.into(),
         attributes: checked_pairs("attribute", lease.attributes)?,
         expires_in: lease.expires_in_seconds.map(|seconds| Duration::from_secs(seconds.into())),
-        rights: lease.rights.map(rights).transpose()?,
+        rights: lease.rights.map(rights).transpose()?.map(Arc::new),
         quotas: lease.quotas.map(quotas).transpose()?.unwrap_or_default(),
     })
 }

@@ -52,7 +52,7 @@ impl Hook for Welcome {
         let filter = TopicFilter::new("#").unwrap();
         let publish = vec![PublishRight { filter: filter.clone(), qos_max: QoS::ExactlyOnce, retain: true }];
         let subscribe = vec![SubscribeRight { filter, qos_max: QoS::ExactlyOnce }];
-        let lease = Lease { rights: Some(Rights { publish, subscribe }), ..Lease::default() };
+        let lease = Lease { rights: Some(Arc::new(Rights { publish, subscribe })), ..Lease::default() };
         Reply::ready(Authentication::Allow { lease, data: None })
     }
 }

@@ -24,7 +24,7 @@ pub struct Decoder {
     /// Whether the CONNECT is behind; a client's decoder does not wait for one.
     connected: bool,
     packet_bytes_max: u32,
-    user_properties_max: usize,
+    user_properties_max: u32,
     failed: Option<DecodeError>,
 }
 
@@ -38,7 +38,12 @@ impl Decoder {
             version: None,
             connected: false,
             packet_bytes_max,
-            user_properties_max,
+            // There is one decoder for every connection: a number that no packet comes near is cut short.
+            user_properties_max: if user_properties_max > u32::MAX as usize {
+                u32::MAX
+            } else {
+                user_properties_max as u32
+            },
             failed: None,
         }
     }
@@ -51,7 +56,7 @@ impl Decoder {
             version: Some(version),
             connected: true,
             packet_bytes_max,
-            user_properties_max: usize::MAX,
+            user_properties_max: u32::MAX,
             failed: None,
         }
     }
@@ -152,8 +157,14 @@ impl Decoder {
 
     fn body(&mut self, header: &FixedHeader, bytes: Bytes) -> Result<Packet, Stop> {
         let body = header.body_at..header.packet_len;
-        let mut cursor =
-            Cursor::new(bytes, body, header.kind, self.sender, self.version, self.user_properties_max);
+        let mut cursor = Cursor::new(
+            bytes,
+            body,
+            header.kind,
+            self.sender,
+            self.version,
+            self.user_properties_max as usize,
+        );
         let packet = Packet::read(header.kind, header.first, &mut cursor);
         self.version = cursor.version;
         match packet {

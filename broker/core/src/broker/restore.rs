@@ -120,7 +120,9 @@ impl Broker {
                 _ => None,
             };
             state.will = header.will;
-            state.unreleased.extend(taken.into_iter().map(|id| (id, 0)));
+            for id in taken {
+                state.unreleased.insert(id, 0);
+            }
             let mut overtaken = Overtaken::default();
             for message in messages {
                 let KeptMessage { number, message, qos, retain, identifiers, stage } = message;

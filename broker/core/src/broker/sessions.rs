@@ -174,8 +174,13 @@ impl Broker {
 
     /// Notes that a session begins, goes on, or is no longer one that is kept.
     fn note_opening(&self, session: &Arc<Session>, state: &mut State, now: Now, batch: &mut Batch) {
-        let Some(ledger) = batch.ledger() else { return };
+        if self.keeper().is_none() {
+            return;
+        }
         let was_kept = std::mem::replace(&mut state.kept, !state.expiry.is_zero());
+        // Who has nothing kept is not to have a ledger of its own because it has connected.
+        let ledger = if was_kept || state.kept { batch.ledger() } else { batch.noted() };
+        let Some(ledger) = ledger else { return };
         let client = || Arc::clone(&session.client_id);
         match (was_kept, state.kept) {
             (true, true) => {

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::info;
@@ -10,8 +9,7 @@ use weirmq_wire::{Auth, ConnAck, Connect, DecodeError, Packet, PacketType, QoS, 
 
 use super::owed::Owe;
 use super::pace::Pace;
-use super::topics::Topics;
-use super::{Connection, Open, Phase, Resolved};
+use super::{Connection, Enhanced, Open, Peer, Phase, Resolved};
 use crate::answer::Terms;
 use crate::broker::{Broker, Opening, TooManySessions};
 use crate::chain::{self, Verdict};
@@ -128,7 +126,7 @@ impl Connection {
             retain: will.retain,
         });
         let (broker, chains) = (Arc::clone(&self.broker), self.broker.chains());
-        let (peer, listener) = (self.peer.address, Arc::clone(&self.peer.listener));
+        let Peer { address: peer, listener } = self.peer();
         let question = async move {
             let (lease, data) = match chain::authenticate(&chains, &request).await {
                 Authentication::Allow { lease, data } => (lease, data),
@@ -178,14 +176,15 @@ impl Connection {
         exchange: Option<AuthExchange>,
     ) -> AuthenticateRequest {
         let connect = &handshake.connect;
+        let Peer { address: peer, listener } = self.peer();
         AuthenticateRequest {
             client_id: Arc::clone(&handshake.client_id),
             username: connect.username.as_deref().map(Box::from),
             password: connect.password.clone(),
             version: connect.version,
             clean_start: connect.clean_start,
-            peer: self.peer.address,
-            listener: Arc::clone(&self.peer.listener),
+            peer,
+            listener,
             user_properties: connect.user_properties.clone(),
             exchange,
         }
@@ -256,11 +255,12 @@ impl Connection {
         let Handshake { connect, client_id, will, exchange } = *handshake;
         let limits = self.broker.limits().clone();
         let version = connect.version;
+        let Peer { address: peer, listener } = self.peer();
         let identity = Arc::new(Identity {
             client_id,
             username: connect.username.as_deref().map(Box::from),
-            peer: self.peer.address,
-            listener: Arc::clone(&self.peer.listener),
+            peer,
+            listener,
             lease,
         });
         let asked_expiry_s = match version {
@@ -309,29 +309,28 @@ impl Connection {
                 return self.refuse(ReasonCode::QuotaExceeded, reason, now);
             }
         };
-        self.works.extend(works);
+        self.leave(works);
         self.decoder.set_packet_bytes_max(limits.packet_bytes_max);
         let lease_until = identity.lease.expires_in.map(|span| now.at.after(span));
+        self.peer = None;
         self.phase = Phase::Open(Box::new(Open {
             session,
             identity: Arc::clone(&identity),
-            has_expiry: asked_expiry_s > 0,
-            keep_alive: (keep_alive_s > 0).then(|| Duration::from_secs(keep_alive_s.into())),
             last_packet_at: now.at,
-            pace: Pace::of(&identity.lease.quotas),
             lease_until,
-            method: exchange.map(|exchange| exchange.method),
-            renewal: None,
-            aliases: Vec::new(),
+            keep_alive_s,
+            has_expiry: asked_expiry_s > 0,
+            pace: Pace::of(&identity.lease.quotas).map(Box::new),
+            enhanced: exchange.map(|exchange| Box::new(Enhanced { method: exchange.method, renewal: None })),
             taken: 0,
-            topics: Topics::default(),
+            topics: None,
         }));
         self.broker.counters().connections_accepted.add_one();
         info!(
             client = &*identity.client_id,
             principal = &*identity.lease.principal,
-            peer = self.peer.address.map(tracing::field::display),
-            listener = &*self.peer.listener,
+            peer = identity.peer.map(tracing::field::display),
+            listener = &*identity.listener,
             ?version,
             "connected"
         );
@@ -414,15 +413,17 @@ impl Connection {
     /// AUTH of a client that is let in: it renews its authentication `[MQTT-4.12.1-1]`.
     pub(super) fn renew(&mut self, auth: Auth, now: Now) {
         let Phase::Open(open) = &mut self.phase else { return };
-        let method = open.method.clone().filter(|method| auth.method.as_deref() == Some(&**method));
-        let Some(method) = method else {
+        let enhanced = open.enhanced.as_mut();
+        let Some(enhanced) = enhanced.filter(|enhanced| auth.method.as_ref() == Some(&enhanced.method))
+        else {
             return self.close(
                 Some(ReasonCode::ProtocolError),
                 "AUTH without the method of its CONNECT",
                 now,
             );
         };
-        let exchange = match (&open.renewal, auth.code) {
+        let method = enhanced.method.clone();
+        let exchange = match (&enhanced.renewal, auth.code) {
             (None, ReasonCode::ReAuthenticate) => Exchange { id: self.broker.next_number(), step: 0, method },
             (Some(exchange), ReasonCode::ContinueAuthentication) => {
                 Exchange { step: exchange.step + 1, ..exchange.clone() }
@@ -436,12 +437,12 @@ impl Connection {
             password: None,
             version: self.terms.version,
             clean_start: false,
-            peer: self.peer.address,
-            listener: Arc::clone(&self.peer.listener),
+            peer: identity.peer,
+            listener: Arc::clone(&identity.listener),
             user_properties: auth.user_properties,
             exchange: Some(exchange.request(auth.data, true)),
         });
-        open.renewal = Some(exchange);
+        enhanced.renewal = Some(exchange);
         let chains = self.broker.chains();
         self.ask(
             Box::pin(async move { Resolved::Renewal(chain::authenticate(&chains, &request).await) }),
@@ -451,16 +452,19 @@ impl Connection {
 
     pub(super) fn renewal_decided(&mut self, answer: Authentication, now: Now) {
         let Phase::Open(open) = &mut self.phase else { return };
-        let method = open.method.clone();
+        let Some(enhanced) = &mut open.enhanced else { return };
+        let method = Some(enhanced.method.clone());
         let (code, data) = match answer {
             Authentication::Allow { lease, data } if lease.principal == open.identity.lease.principal => {
-                open.renewal = None;
+                enhanced.renewal = None;
                 open.lease_until = lease.expires_in.map(|span| now.at.after(span));
-                open.pace = Pace::of(&lease.quotas);
+                open.pace = Pace::of(&lease.quotas).map(Box::new);
                 open.identity = Arc::new(Identity { lease, ..(*open.identity).clone() });
                 open.session.lock().identity = Arc::clone(&open.identity);
                 // What the old lease allowed is asked again.
-                open.topics.clear();
+                if let Some(topics) = &mut open.topics {
+                    topics.clear();
+                }
                 (ReasonCode::Success, data)
             }
             Authentication::Continue { data } => (ReasonCode::ContinueAuthentication, data),

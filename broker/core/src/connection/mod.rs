@@ -45,8 +45,8 @@ use crate::message::QoS;
 use crate::outbox::Outbox;
 use crate::publish::Work;
 use crate::session::Session;
+use crate::sparse::Seldom;
 use crate::time::{Instant, Now};
-use crate::topic::TopicName;
 
 use connect::Handshake;
 use owed::Owe;
@@ -61,7 +61,8 @@ const BACKLOG_BEFORE_LOGIN_MAX: usize = 16;
 pub struct Connection {
     broker: Arc<Broker>,
     number: u64,
-    peer: Peer,
+    /// Until its client is let in: its identity says it from then on.
+    peer: Option<Box<Peer>>,
     decoder: Decoder,
     outbox: Arc<Outbox>,
     batch: Batch,
@@ -69,13 +70,14 @@ pub struct Connection {
     /// The client's terms, from its CONNECT on.
     terms: Terms,
     waiting: Option<Waiting>,
-    backlog: VecDeque<Packet>,
+    /// Packets that wait behind a hook; `None` where none ever did.
+    backlog: Seldom<VecDeque<Packet>>,
     /// How many PUBLISH packets with QoS 1 and 2 stand in the backlog: they count against Receive Maximum
     /// `[MQTT-3.3.4-7]`, as does the one that is with a hook.
     held: usize,
     /// The QoS of the PUBLISH that is with a hook.
     asked: Option<QoS>,
-    works: Vec<Work>,
+    works: Seldom<Vec<Work>>,
     owed: Option<Box<owed::Owed>>,
     /// Whether the client ended it.
     ended_by_client: bool,
@@ -101,25 +103,31 @@ enum Phase {
     Closed,
 }
 
-/// What a connection knows once its client is let in.
+/// What a connection knows once its client is let in. Most are idle: what only some need is in a place of its own.
 struct Open {
     session: Arc<Session>,
     identity: Arc<Identity>,
-    /// Whether its CONNECT gave its session an expiry: only then may DISCONNECT give it another.
-    has_expiry: bool,
-    keep_alive: Option<Duration>,
     last_packet_at: Instant,
     lease_until: Option<Instant>,
+    /// 0 is none.
+    keep_alive_s: u16,
+    /// Whether its CONNECT gave its session an expiry: only then may DISCONNECT give it another.
+    has_expiry: bool,
     /// Where its lease bounds how fast it publishes.
-    pace: Option<Pace>,
-    method: Option<Box<str>>,
-    /// The re-authentication that is under way.
-    renewal: Option<connect::Exchange>,
-    /// What the client's topic aliases stand for; they end with the connection `[MQTT-3.3.2-7]`.
-    aliases: Vec<Option<TopicName>>,
+    pace: Seldom<Pace>,
+    /// Where it authenticates with AUTH packets.
+    enhanced: Seldom<Enhanced>,
     /// How many QoS 2 messages this connection has sent and not released.
     taken: usize,
-    topics: Topics,
+    /// From its first PUBLISH on.
+    topics: Seldom<Topics>,
+}
+
+/// Enhanced authentication of a client that is let in.
+struct Enhanced {
+    method: Box<str>,
+    /// The re-authentication that is under way.
+    renewal: Option<connect::Exchange>,
 }
 
 /// A question to hooks that is not answered yet.
@@ -143,16 +151,16 @@ impl Connection {
         Self {
             number: broker.next_number(),
             batch: broker.batch(),
-            peer,
+            peer: Some(Box::new(peer)),
             decoder,
             outbox,
             phase: Phase::Connecting { until },
             terms: Terms::UNKNOWN,
             waiting: None,
-            backlog: VecDeque::new(),
+            backlog: None,
             held: 0,
             asked: None,
-            works: Vec::new(),
+            works: None,
             owed: None,
             ended_by_client: false,
             broker,
@@ -183,6 +191,17 @@ impl Connection {
         }
     }
 
+    /// Where it comes from.
+    fn peer(&self) -> Peer {
+        match (&self.phase, &self.peer) {
+            (_, Some(peer)) => Peer::clone(peer),
+            (Phase::Open(open), None) => {
+                Peer { address: open.identity.peer, listener: Arc::clone(&open.identity.listener) }
+            }
+            (_, None) => Peer { address: None, listener: Arc::default() },
+        }
+    }
+
     /// Whether packets are taken: not when too many wait behind a hook, nor while the client leaves what it is
     /// answered unread, nor when all is over.
     #[must_use]
@@ -193,10 +212,10 @@ impl Connection {
     /// Whether its client publishes faster than its lease lets it.
     fn is_paced(&self) -> bool {
         let pace = match &self.phase {
-            Phase::Open(open) => open.pace.as_ref(),
+            Phase::Open(open) => open.pace.as_deref(),
             _ => None,
         };
-        pace.and_then(Pace::waits_until).is_some()
+        pace.is_some_and(|pace| pace.waits_until().is_some())
     }
 
     /// Whether a further packet may wait behind a hook, and its answer until what it promises is kept.
@@ -205,7 +224,8 @@ impl Connection {
             Phase::Open(_) => self.broker.limits().backlog_packets_max,
             _ => BACKLOG_BEFORE_LOGIN_MAX,
         };
-        self.backlog.len() < backlog_max && self.owes() < self.broker.limits().backlog_packets_max
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.len());
+        backlog < backlog_max && self.owes() < self.broker.limits().backlog_packets_max
     }
 
     /// Whether the client leaves so much unread that nothing more is heard of it. What others send it stops at the
@@ -254,7 +274,7 @@ impl Connection {
         match &self.phase {
             Phase::Connecting { until } | Phase::LoggingIn { until, .. } => Some(*until),
             Phase::Open(open) => {
-                let read_on = open.pace.as_ref().and_then(Pace::waits_until);
+                let read_on = open.pace.as_ref().and_then(|pace| pace.waits_until());
                 [open.silent_until(), open.lease_until, read_on].into_iter().flatten().min()
             }
             Phase::Closed => None,
@@ -351,7 +371,7 @@ impl Connection {
     /// Work that goes on without the connection, such as publishing its will. Must be driven to its end.
     #[must_use]
     pub fn take_works(&mut self) -> Vec<Work> {
-        std::mem::take(&mut self.works)
+        self.works.take().map_or_else(Vec::new, |works| *works)
     }
 
     /// Writes what this connection's packets have put into outboxes, its own and others'. To be called when
@@ -419,12 +439,13 @@ impl Connection {
         }
         self.held += usize::from(is_acknowledged(&packet));
         // It may wait for long, and must not keep the read buffer that it came in.
-        self.backlog.push_back(packet.detached());
+        self.backlog.get_or_insert_default().push_back(packet.detached());
     }
 
     fn work_off_backlog(&mut self, now: Now) {
         while self.waiting.is_none() && self.is_open() && !self.is_over() {
-            let Some(packet) = self.backlog.pop_front() else { return };
+            let first = self.backlog.as_mut().and_then(|backlog| backlog.pop_front());
+            let Some(packet) = first else { return };
             self.held -= usize::from(is_acknowledged(&packet));
             self.handle(packet, now);
         }
@@ -500,9 +521,10 @@ impl Connection {
         if !self.is_open() {
             // The end of a connection that is open is counted and logged where it is closed.
             self.broker.counters().bad_input.add_one();
+            let peer = self.peer();
             info!(
-                peer = self.peer.address.map(tracing::field::display),
-                listener = &*self.peer.listener,
+                peer = peer.address.map(tracing::field::display),
+                listener = &*peer.listener,
                 code = %error.reason_code(),
                 %error,
                 "bad input before login; the connection is closed"
@@ -561,15 +583,16 @@ impl Connection {
         if let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Closed) {
             info!(
                 client = &*open.session.client_id,
-                peer = self.peer.address.map(tracing::field::display),
-                listener = &*self.peer.listener,
+                peer = open.identity.peer.map(tracing::field::display),
+                listener = &*open.identity.listener,
                 reason,
                 "disconnected"
             );
-            self.works.extend(self.broker.close_session(&open.session, self.number, ending, reason, now));
+            let will = self.broker.close_session(&open.session, self.number, ending, reason, now);
+            self.leave(will);
         } else {
             debug!(
-                peer = self.peer.address.map(tracing::field::display),
+                peer = self.peer().address.map(tracing::field::display),
                 reason, "connection closed before login"
             );
         }
@@ -579,9 +602,22 @@ impl Connection {
         let is_lost =
             |packet: &Packet| matches!(packet, Packet::Publish(publish) if publish.qos == QoS::AtMostOnce);
         let lost = usize::from(self.asked == Some(QoS::AtMostOnce))
-            + std::mem::take(&mut self.backlog).iter().filter(|packet| is_lost(packet)).count();
+            + self
+                .backlog
+                .take()
+                .iter()
+                .flat_map(|backlog| backlog.iter())
+                .filter(|packet| is_lost(packet))
+                .count();
         self.broker.counters().dropped.count_many(DropReason::PublisherGone, lost as u64);
         (self.held, self.asked) = (0, None);
+    }
+
+    /// Leaves work to be driven on without the connection.
+    fn leave(&mut self, works: impl IntoIterator<Item = Work>) {
+        for work in works {
+            self.works.get_or_insert_default().push(work);
+        }
     }
 
     /// Hands a packet of the broker's own to the outbox. Answers whether it is one that the client takes: what is
@@ -657,7 +693,8 @@ fn is_acknowledged(packet: &Packet) -> bool {
 impl Open {
     /// When the client is taken for lost, if nothing comes before `[MQTT-3.1.2-22]`.
     fn silent_until(&self) -> Option<Instant> {
-        self.keep_alive.map(|keep_alive| self.last_packet_at.after(keep_alive + keep_alive / 2))
+        let silence = Duration::from_millis(u64::from(self.keep_alive_s) * 1_500);
+        (self.keep_alive_s > 0).then(|| self.last_packet_at.after(silence))
     }
 }
 

@@ -189,9 +189,15 @@ impl Connection {
             let Some(owed) = &mut self.owed else { return Poll::Ready(()) };
             let Some((_, owe)) = owed.queue.pop_front() else { return Poll::Ready(()) };
             owed.pubacks -= usize::from(is_puback(&owe));
+            let is_greeting = matches!(owe, Owe::Greeting);
             match outcome {
                 Ok(()) => self.pay(owe, now),
                 Err(not_kept) => self.fail(owe, &not_kept, now),
+            }
+            if is_greeting && self.owes() == 0 {
+                // Many are let in and do nothing for long: what that took is given back.
+                self.owed = None;
+                self.batch.rest();
             }
         }
         Poll::Ready(())

@@ -108,7 +108,7 @@ impl Connection {
             return;
         }
         let Phase::Open(open) = &mut self.phase else { return };
-        match open.topics.know(&self.broker, topic.as_str()) {
+        match open.topics.get_or_insert_default().know(&self.broker, topic.as_str()) {
             Ok(_) => {}
             Err(Unknown::Malformed) => return self.close(Some(MALFORMED_TOPIC.0), MALFORMED_TOPIC.1, now),
             Err(Unknown::Refused(reason)) => {
@@ -184,7 +184,8 @@ impl Connection {
     fn publish_on(&mut self, head: Head, payload: Bytes, extras: Option<Box<PublishExtras>>, now: Now) {
         let Phase::Open(open) = &mut self.phase else { return };
         let Head { qos, retain, packet_id } = head;
-        let Some(known) = open.topics.last(&self.broker) else { return };
+        let known = open.topics.as_mut().and_then(|topics| topics.last(&self.broker));
+        let Some(known) = known else { return };
         let kind = Kind::of(qos, retain);
         let plan = Arc::clone(&known.plan);
         let verdict = known.verdict(kind, |plan| {
@@ -299,8 +300,8 @@ impl Connection {
             self.batch.append(batch);
         }
         let Phase::Open(open) = &mut self.phase else { return };
-        if let Some((topic, kind, verdict)) = learnt {
-            open.topics.remember(&topic, kind, verdict);
+        if let (Some((topic, kind, verdict)), Some(topics)) = (learnt, &mut open.topics) {
+            topics.remember(&topic, kind, verdict);
         }
         let version = self.terms.version;
         let Some(id) = packet_id else { return };
@@ -492,22 +493,23 @@ impl Open {
             return Err((ReasonCode::TopicAliasInvalid, "a topic alias above Topic Alias Maximum"));
         }
         let place = usize::from(alias.get()) - 1;
+        let aliases = &mut self.topics.get_or_insert_default().aliases;
         if publish.topic.is_empty() {
-            let known = self.aliases.get(place).cloned().flatten();
+            let known = aliases.get(place).cloned().flatten();
             return known
                 .map(Topic::Known)
                 .ok_or((ReasonCode::ProtocolError, "a topic alias that stands for nothing"));
         }
-        if let Some(Some(known)) = self.aliases.get(place)
+        if let Some(Some(known)) = aliases.get(place)
             && known.as_str() == &*publish.topic
         {
             return Ok(Topic::Known(known.clone()));
         }
         let topic = TopicName::new(&publish.topic).map_err(|_| MALFORMED_TOPIC)?;
-        if self.aliases.len() <= place {
-            self.aliases.resize(place + 1, None);
+        if aliases.len() <= place {
+            aliases.resize(place + 1, None);
         }
-        if let Some(known) = self.aliases.get_mut(place) {
+        if let Some(known) = aliases.get_mut(place) {
             *known = Some(topic.clone());
         }
         Ok(Topic::Known(topic))

@@ -23,7 +23,8 @@ impl Connection {
         // What comes while a hook is waited for may have to wait behind it.
         let (Phase::Open(open), None) = (&mut self.phase, &self.waiting) else { return false };
         let Some(seen) = self.decoder.glance(bytes) else { return self.take_acks(bytes, now) };
-        let Some(known) = open.topics.recall(&self.broker, seen.topic) else { return false };
+        let known = open.topics.as_mut().and_then(|topics| topics.recall(&self.broker, seen.topic));
+        let Some(known) = known else { return false };
         if (seen.qos, seen.retain) == (QoS::AtMostOnce, false)
             && open.pace.is_none()
             && self.broker.limits().message_expiry_s_max == 0
@@ -66,9 +67,8 @@ impl Connection {
     /// they came: no hook, rule or group wants them.
     fn relay(&mut self, bytes: &mut BytesMut, buffer_bytes: usize, now: Now) {
         let Phase::Open(open) = &mut self.phase else { return };
-        let (Some(known), Some(version)) = (open.topics.last(&self.broker), self.decoder.version()) else {
-            return;
-        };
+        let known = open.topics.as_mut().and_then(|topics| topics.last(&self.broker));
+        let (Some(known), Some(version)) = (known, self.decoder.version()) else { return };
         let plan = &*known.plan;
         let (mut length, mut messages, mut payload_bytes, mut longest) = (0, 0, 0, 0);
         while let Some(seen) = bytes.get(length..).and_then(|rest| self.decoder.glance(rest))

@@ -21,6 +21,8 @@ pub(super) struct Topics {
     places: HashMap<TopicName, usize, RandomState>,
     known: Vec<Known>,
     last: usize,
+    /// What the client's topic aliases stand for; they end with the connection `[MQTT-3.3.2-7]`.
+    pub(super) aliases: Vec<Option<TopicName>>,
 }
 
 /// What a connection remembers about a topic.
@@ -86,9 +88,10 @@ impl Topics {
         }
     }
 
-    /// Forgets everything.
+    /// Forgets what topics mean and what the client may do there.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        let aliases = std::mem::take(&mut self.aliases);
+        *self = Self { aliases, ..Self::default() };
     }
 
     /// What is known of `topic`, which is the last one now.

@@ -164,6 +164,12 @@ impl Ledger {
         slot.hold(outbox, &mut self.holds)
     }
 
+    /// Whether nothing is noted here, nor waited for.
+    pub(crate) fn is_blank(&self) -> bool {
+        let waits = self.is_awaited() || self.is_changing || !self.more_holds.is_empty();
+        !waits && self.holds.is_empty() && self.entries.is_empty() && self.marks.is_empty()
+    }
+
     /// What is noted from here on is another record: it may come true without what was noted before.
     pub(crate) fn end_record(&mut self) {
         if self.ends.last().copied().unwrap_or(0) < self.entries.len() {

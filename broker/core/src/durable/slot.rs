@@ -230,6 +230,10 @@ pub(super) struct Holds {
 }
 
 impl Holds {
+    pub(super) fn is_empty(&self) -> bool {
+        self.hold.is_none() && self.held_for.is_empty()
+    }
+
     fn hold(&mut self, outbox: &Arc<Outbox>) -> Arc<Hold> {
         if !self.held_for.last().is_some_and(|last| Arc::ptr_eq(last, outbox)) {
             self.held_for.push(Arc::clone(outbox));

@@ -430,7 +430,7 @@ pub(crate) struct Line {
 impl Line {
     fn new(broker: &Arc<Broker>, now: Now) -> Self {
         let pipe = Arc::new(Pipe::default());
-        let outbox = Arc::new(Outbox::new(Arc::new(Write(Arc::clone(&pipe)))));
+        let outbox: Arc<Outbox> = Arc::new(Outbox::new(Arc::new(Write(Arc::clone(&pipe)))));
         let peer = Peer { address: None, listener: Arc::from("fuzz") };
         Self {
             connection: Connection::new(Arc::clone(broker), Arc::clone(&outbox), peer, now),

@@ -96,7 +96,7 @@ impl Hook for Welcome {
 
     fn authenticate(&self, request: &Arc<AuthenticateRequest>) -> Reply<Authentication> {
         let principal = Arc::from(request.username.as_deref().unwrap_or_default());
-        let lease = Lease { principal, rights: Some(all_rights()), ..Lease::default() };
+        let lease = Lease { principal, rights: Some(all_rights().into()), ..Lease::default() };
         Reply::ready(Authentication::Allow { lease, data: None })
     }
 }
@@ -163,7 +163,7 @@ impl World {
     /// A socket that has sent nothing yet.
     pub fn socket(&self, version: Version) -> Client {
         let pipe = Arc::new(Pipe::default());
-        let outbox = Arc::new(Outbox::new(Arc::new(Write(Arc::clone(&pipe)))));
+        let outbox: Arc<Outbox> = Arc::new(Outbox::new(Arc::new(Write(Arc::clone(&pipe)))));
         let kept = Arc::clone(&outbox);
         let peer = Peer { address: None, listener: Arc::from("test") };
         let connection = Connection::new(Arc::clone(&self.broker), outbox, peer, self.now);

@@ -82,7 +82,7 @@ fn the_service_decides_who_is_let_in_and_on_which_terms() {
     assert_eq!(&*ann.principal, "Ann");
     assert_eq!(ann.attributes, [("site".into(), "hall 3".into())]);
     assert_eq!(ann.expires_in, Some(Duration::from_secs(60)));
-    let Rights { publish, subscribe } = ann.rights.unwrap();
+    let Rights { publish, subscribe } = &*ann.rights.unwrap();
     assert_eq!(publish.iter().map(|right| right.filter.as_str()).collect::<Vec<_>>(), ["a/#", "b"]);
     assert!(subscribe.is_empty());
     let plain = lease(&plugin, "plain", "x");

@@ -112,7 +112,7 @@ fn claims_become_principal_attributes_rights_and_an_end() {
         assert_eq!(lease.attributes, [("level".into(), "3".into()), ("site".into(), "hall-3".into())]);
         let left = lease.expires_in.unwrap();
         assert!(left > Duration::from_secs(3_600), "{left:?}");
-        let Rights { publish, subscribe } = lease.rights.unwrap();
+        let Rights { publish, subscribe } = &*lease.rights.unwrap();
         let publish: Vec<_> =
             publish.iter().map(|right| (right.filter.as_str(), right.qos_max, right.retain)).collect();
         assert_eq!(

@@ -122,7 +122,7 @@ fn javascript_lets_in_by_token() {
         };
         assert_eq!(&*lease.principal, "press-1");
         assert_eq!(lease.expires_in, Some(Duration::from_secs(60)));
-        let Rights { publish, subscribe } = lease.rights.unwrap();
+        let Rights { publish, subscribe } = &*lease.rights.unwrap();
         assert_eq!(publish.len(), 1);
         assert_eq!(publish[0].filter.as_str(), "factory/press-1/#");
         assert!(subscribe.is_empty());

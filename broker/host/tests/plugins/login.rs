@@ -49,7 +49,7 @@ fn the_right_password_brings_the_rights_of_the_role() {
     assert_eq!(&*lease.principal, "press-1");
     assert_eq!(lease.expires_in, Some(Duration::from_secs(3600)));
     assert_eq!(lease.attributes, [("role".into(), "device".into()), ("line".into(), "a".into())]);
-    let Rights { publish, subscribe } = lease.rights.unwrap();
+    let Rights { publish, subscribe } = &*lease.rights.unwrap();
     let publish: Vec<_> =
         publish.iter().map(|right| (right.filter.as_str(), right.qos_max, right.retain)).collect();
     assert_eq!(

@@ -17,7 +17,8 @@ use weirmq_core::topic::{TopicError, TopicFilter};
 /// the next hook.
 pub struct Anonymous {
     names: Names,
-    rights: Rights,
+    principal: Arc<str>,
+    rights: Arc<Rights>,
 }
 
 /// What is done about a client that shows a user name.
@@ -41,7 +42,8 @@ impl Anonymous {
         // `#` matches no topic that begins with `$` [MQTT-4.7.2-1].
         let publish = vec![PublishRight { filter: all.clone(), qos_max: QoS::ExactlyOnce, retain: true }];
         let subscribe = [all, broker].map(|filter| SubscribeRight { filter, qos_max: QoS::ExactlyOnce });
-        Ok(Self { names, rights: Rights { publish, subscribe: subscribe.to_vec() } })
+        let rights = Arc::new(Rights { publish, subscribe: subscribe.to_vec() });
+        Ok(Self { names, principal: Arc::from("anonymous"), rights })
     }
 }
 
@@ -60,8 +62,8 @@ impl Hook for Anonymous {
             return Reply::ready(Authentication::Next);
         }
         let lease = Lease {
-            principal: Arc::from("anonymous"),
-            rights: Some(self.rights.clone()),
+            principal: Arc::clone(&self.principal),
+            rights: Some(Arc::clone(&self.rights)),
             ..Lease::default()
         };
         Reply::ready(Authentication::Allow { lease, data: None })

@@ -3,24 +3,25 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Sleep, sleep_until, timeout};
 use weirmq_core::broker::Broker;
 use weirmq_core::connection::{Connection, Peer};
 use weirmq_core::outbox::{Outbox, Transport};
+use weirmq_core::time::Now;
 
 use super::buffer::ReadBuffer;
 use super::clock::Clock;
-use super::down::{Down, Place};
+use super::roll::{NEAR, Place, Roll};
 
 /// How many reads a connection does before others have a turn.
 const READS_IN_A_ROW: usize = 4;
@@ -39,12 +40,12 @@ const DEAF_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) struct Shared {
     pub(crate) broker: Arc<Broker>,
     pub(crate) clock: Clock,
-    pub(crate) down: Down,
+    pub(crate) roll: Roll,
 }
 
 /// A socket that its own task reads, and whoever has a message for it writes.
 pub(super) struct Socket {
-    stream: OwnedWriteHalf,
+    stream: TcpStream,
     task: AtomicWaker,
     /// The task is to look at the outbox, or whether the broker shuts down.
     is_asked: AtomicBool,
@@ -69,14 +70,14 @@ impl Transport for Socket {
 ///
 /// Ten thousand of them are idle most of the time: what it does not need all the time is not in here.
 struct Task {
-    incoming: OwnedReadHalf,
-    socket: Arc<Socket>,
-    outbox: Arc<Outbox>,
+    outbox: Arc<Outbox<Socket>>,
     connection: Connection,
     buffer: ReadBuffer,
     client_has_ended: bool,
     /// Among the others, and what it shares with them.
     place: Place,
+    /// While the deadline is near.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a connection has waited for.
@@ -95,6 +96,15 @@ enum Event {
     Broken,
 }
 
+/// What others are due after a connection has read.
+enum Due {
+    Nothing,
+    /// Their turn.
+    Turn,
+    /// Time: those who receive what it publishes are slower.
+    Pause,
+}
+
 /// The life of one connection. `entry` is dropped at its end.
 pub(crate) fn serve<E: Send + 'static>(
     stream: TcpStream,
@@ -103,90 +113,106 @@ pub(crate) fn serve<E: Send + 'static>(
     shared: Arc<Shared>,
     entry: E,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let (incoming, stream) = stream.into_split();
-    let socket = Arc::new(Socket { stream, task: AtomicWaker::new(), is_asked: AtomicBool::new(false) });
-    let outbox = Arc::new(Outbox::new(Arc::clone(&socket) as Arc<dyn Transport>));
+    let socket = Socket { stream, task: AtomicWaker::new(), is_asked: AtomicBool::new(false) };
+    let outbox = Arc::new(Outbox::new(socket));
     let peer = Peer { address: Some(address), listener };
     let now = shared.clock.now();
-    let connection = Connection::new(Arc::clone(&shared.broker), Arc::clone(&outbox), peer, now);
+    let any = Arc::<Outbox<Socket>>::clone(&outbox);
+    let connection = Connection::new(Arc::clone(&shared.broker), any, peer, now);
     let buffer = ReadBuffer::default();
-    let place = Place::new(shared, &socket);
-    let mut task = Task { incoming, socket, outbox, connection, buffer, client_has_ended: false, place };
+    let place = Place::new(shared, &outbox);
+    let mut task = Task { outbox, connection, buffer, client_has_ended: false, place, alarm: None };
     async move {
         task.converse().await;
         if task.end() {
             // In a place of its own: a connection that goes on need not carry what only its end needs.
             Box::pin(task.hang_up()).await;
         }
-        task.close();
-        drop(entry);
+        drop((task, entry));
     }
 }
 
 impl Task {
     /// Reads and handles until one of both sides has enough.
     async fn converse(&mut self) {
-        let clock = self.place.shared.clock;
-        let alarm = sleep_until(Instant::now());
-        tokio::pin!(alarm);
         loop {
             if self.connection.wants_input() && !self.client_has_ended {
-                self.read().await;
+                // Others have a turn in time, also when this connection always has something to read.
+                tokio::task::consume_budget().await;
+                match self.read() {
+                    Due::Nothing => {}
+                    Due::Turn => tokio::task::yield_now().await,
+                    Due::Pause => Box::pin(tokio::time::sleep(CONGESTION_PAUSE)).await,
+                }
             }
-            if self.place.shared.down.is_down() && !self.connection.is_over() {
-                self.connection.shut_down(clock.now());
+            if self.place.shared.roll.is_down() && !self.connection.is_over() {
+                self.connection.shut_down(self.now());
             }
             self.buffer.settle();
             settle(&mut self.connection);
             if self.connection.is_over() || (self.client_has_ended && !self.connection.is_waiting()) {
                 return;
             }
-            let deadline = self.connection.deadline().map(|at| clock.to_tokio(at));
-            if let Some(deadline) = deadline.filter(|deadline| *deadline != alarm.deadline()) {
-                alarm.as_mut().reset(deadline);
-            }
+            self.set_alarm();
             let blocked = self.outbox.state().blocked;
-            let event = poll_fn(|context| {
-                if deadline.is_some() && alarm.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Event::Late);
-                }
-                self.poll(blocked, context)
-            });
-            match event.await {
+            match poll_fn(|context| self.poll(blocked, context)).await {
                 Event::Readable => {}
                 Event::Writable => {
                     self.outbox.resume();
                     self.go_on();
                 }
                 Event::Asked => self.go_on(),
-                Event::Answered => self.connection.input(self.buffer.bytes(), clock.now()),
+                Event::Answered => {
+                    let now = self.now();
+                    self.connection.input(self.buffer.bytes(), now);
+                }
                 Event::Late => {
-                    self.connection.handle_timeout(clock.now());
-                    self.connection.input(self.buffer.bytes(), clock.now());
+                    let now = self.now();
+                    self.connection.handle_timeout(now);
+                    self.connection.input(self.buffer.bytes(), now);
                 }
                 Event::Broken => return,
             }
         }
     }
 
-    /// Waits for what may come next, but for the deadline. Reading is tried before each wait, so nothing that is ready
-    /// before it here can keep it from its turn.
+    /// Sees to it that the deadline is not slept through. One that only moves away, as it does with every packet, costs
+    /// nothing: where the connection is woken too early, it looks again.
+    fn set_alarm(&mut self) {
+        let Some(at) = self.connection.deadline().filter(|at| !self.place.watches(*at)) else { return };
+        if at.since(self.now().at) > NEAR {
+            self.alarm = None;
+            return self.place.watch(at);
+        }
+        let at = self.place.shared.clock.to_tokio(at);
+        match &mut self.alarm {
+            Some(alarm) if alarm.deadline() == at => {}
+            Some(alarm) => alarm.as_mut().reset(at),
+            None => self.alarm = Some(Box::pin(sleep_until(at))),
+        }
+    }
+
+    /// Waits for what may come next. Reading is tried before each wait, so nothing that is ready before it here can keep
+    /// it from its turn.
     fn poll(&mut self, blocked: bool, context: &mut Context<'_>) -> Poll<Event> {
-        self.socket.task.register(context.waker());
-        if self.socket.is_asked.swap(false, Ordering::AcqRel) {
+        if self.alarm.as_mut().is_some_and(|alarm| alarm.as_mut().poll(context).is_ready()) {
+            self.alarm = None;
+            return Poll::Ready(Event::Late);
+        }
+        let socket = self.outbox.transport();
+        socket.task.register(context.waker());
+        if socket.is_asked.swap(false, Ordering::AcqRel) {
             return Poll::Ready(Event::Asked);
         }
-        if blocked && let Poll::Ready(ready) = self.socket.stream.as_ref().poll_write_ready(context) {
+        if blocked && let Poll::Ready(ready) = socket.stream.poll_write_ready(context) {
             return Poll::Ready(if ready.is_ok() { Event::Writable } else { Event::Broken });
         }
-        if self.connection.is_waiting()
-            && self.connection.poll(context, self.place.shared.clock.now()).is_ready()
-        {
+        if self.connection.is_waiting() && self.connection.poll(context, self.now()).is_ready() {
             return Poll::Ready(Event::Answered);
         }
         if self.connection.wants_input()
             && !self.client_has_ended
-            && let Poll::Ready(ready) = self.incoming.as_ref().poll_read_ready(context)
+            && let Poll::Ready(ready) = self.outbox.transport().stream.poll_read_ready(context)
         {
             self.client_has_ended = ready.is_err();
             return Poll::Ready(Event::Readable);
@@ -194,41 +220,44 @@ impl Task {
         Poll::Pending
     }
 
-    /// The outbox has room: what has waited for it goes on.
+    fn now(&self) -> Now {
+        self.place.shared.clock.now()
+    }
+
+    /// Somebody has asked for it, or the outbox has room: what has waited for that goes on.
     fn go_on(&mut self) {
-        let now = self.place.shared.clock.now();
+        let now = self.now();
+        self.place.woken(now.at);
         self.connection.handle_room(now);
         self.connection.input(self.buffer.bytes(), now);
     }
 
-    /// Reads what is there, a few buffers at most, and handles it.
-    async fn read(&mut self) {
-        let Self { incoming, connection, buffer, place, .. } = self;
-        // Others have a turn in time, also when this connection always has something to read.
-        tokio::task::consume_budget().await;
+    /// Reads what is there, a few buffers at most, and handles it. Answers what others are due before it goes on.
+    fn read(&mut self) -> Due {
         for _ in 0..READS_IN_A_ROW {
-            let asked = buffer.make_room(connection.is_open());
-            let read = match read_now(incoming, buffer.bytes()) {
-                Ok(None) => return,
+            let asked = self.buffer.make_room(self.connection.is_open());
+            let read = match read_now(&self.outbox.transport().stream, self.buffer.bytes()) {
+                Ok(None) => return Due::Nothing,
                 Ok(Some(0)) | Err(_) => {
                     self.client_has_ended = true;
-                    return;
+                    return Due::Nothing;
                 }
                 Ok(Some(read)) => read,
             };
-            connection.input(buffer.bytes(), place.shared.clock.now());
-            let congested = connection.is_congested(CONGESTED_BYTES);
-            settle(connection);
-            if congested {
-                buffer.settle();
-                Box::pin(tokio::time::sleep(CONGESTION_PAUSE)).await;
+            let now = self.now();
+            self.connection.input(self.buffer.bytes(), now);
+            let is_congested = self.connection.is_congested(CONGESTED_BYTES);
+            settle(&mut self.connection);
+            if is_congested {
+                self.buffer.settle();
+                return Due::Pause;
             }
-            if read < asked || !connection.wants_input() || connection.is_waiting() {
-                return;
+            if read < asked || !self.connection.wants_input() || self.connection.is_waiting() {
+                return Due::Nothing;
             }
         }
-        buffer.settle();
-        tokio::task::yield_now().await;
+        self.buffer.settle();
+        Due::Turn
     }
 
     /// Ends the connection towards the broker. Answers whether the client may wait for something still.
@@ -239,26 +268,18 @@ impl Task {
         } else {
             "the client closed the connection"
         };
-        self.connection.end(reason, self.place.shared.clock.now());
+        self.connection.end(reason, self.now());
         settle(&mut self.connection);
         self.outbox.flush();
         !self.connection.is_ended_by_client() || self.outbox.bytes() > 0
     }
 
-    /// Closes the socket, which needs no further shutting down then.
-    fn close(self) {
-        let Self { socket, outbox, connection, place, .. } = self;
-        drop((connection, outbox, place));
-        if let Some(socket) = Arc::into_inner(socket) {
-            socket.stream.forget();
-        }
-    }
-
     /// Writes the last frames, and gives the client time to read them.
     async fn hang_up(&mut self) {
-        let Self { incoming, socket, outbox, .. } = self;
+        let outbox = &self.outbox;
+        let stream = &outbox.transport().stream;
         let write_rest = async {
-            while outbox.bytes() > 0 && socket.stream.writable().await.is_ok() {
+            while outbox.bytes() > 0 && stream.writable().await.is_ok() {
                 outbox.resume();
                 // Time runs out only for one that gives way.
                 tokio::task::consume_budget().await;
@@ -266,14 +287,14 @@ impl Task {
         };
         // A client that does not read its last frames has lost them.
         let _ = timeout(LINGER, write_rest).await;
-        // SHUT_WR through a borrowed handle: the stream is shared with the outbox.
-        let _ = socket2::SockRef::from(socket.stream.as_ref()).shutdown(std::net::Shutdown::Write);
+        // SHUT_WR through a borrowed handle: the stream is shared with whoever writes.
+        let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);
         let listen_on = async {
             let mut left = DEAF_BYTES_MAX;
-            while left > 0 && incoming.readable().await.is_ok() {
+            while left > 0 && stream.readable().await.is_ok() {
                 let mut deaf = ReadBuffer::default();
                 deaf.make_room(true);
-                match read_now(incoming, deaf.bytes()) {
+                match read_now(stream, deaf.bytes()) {
                     Ok(Some(0)) | Err(_) => return,
                     Ok(read) => left = left.saturating_sub(read.unwrap_or(0)),
                 }
@@ -285,14 +306,23 @@ impl Task {
     }
 }
 
-/// Reads what is there now; `None` when nothing is. Read through the half of the stream, because that notes when
-/// the socket is empty after a short read, which spares asking it once more. Outside the runtime's budget, whose
-/// end would look as if nothing were there.
-fn read_now(incoming: &mut OwnedReadHalf, bytes: &mut BytesMut) -> io::Result<Option<usize>> {
-    let mut reading = std::pin::pin!(tokio::task::unconstrained(incoming.read_buf(bytes)));
-    match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(read) => read.map(Some),
-        Poll::Pending => Ok(None),
+/// Reads what is there now; `None` when nothing is. After a short read the socket is empty, which is noted: that spares
+/// asking it once more. Where what wakes the task is not an edge (epoll's, kqueue's), only the system says so.
+fn read_now(stream: &TcpStream, bytes: &mut BytesMut) -> io::Result<Option<usize>> {
+    const HAS_EDGES: bool = cfg!(any(target_os = "linux", target_os = "macos", target_os = "freebsd"));
+    let room = bytes.capacity() - bytes.len();
+    let mut short = None;
+    let read = stream.try_io(Interest::READABLE, || match stream.try_read_buf(bytes)? {
+        read @ 1.. if read < room && HAS_EDGES => {
+            short = Some(read);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        read => Ok(read),
+    });
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(short),
+        Err(error) => Err(error),
     }
 }
 
@@ -308,10 +338,16 @@ fn settle(connection: &mut Connection) {
 mod tests {
     use super::*;
 
-    /// Every connection has one, idle or not.
+    /// Every connection has one, idle or not. tokio has 96 bytes of its own beside it, in pieces of 128.
     #[test]
     fn the_task_of_a_connection_stays_small() {
-        let size = size_of::<Task>();
-        assert!(size <= 400, "{size}");
+        const fn size<T>(_: &impl FnOnce(TcpStream, SocketAddr, Arc<str>, Arc<Shared>, Entry) -> T) -> usize {
+            size_of::<T>()
+        }
+        let (task, size) = (size_of::<Task>(), size(&serve::<Entry>));
+        assert!(size <= 408, "{size}, of which {task} are ours");
     }
+
+    /// As large as what a listener gives.
+    type Entry = [u64; 4];
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -65,13 +65,14 @@ pub(crate) struct Bounds {
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     all: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    by_address: Mutex<HashMap<Ipv6Addr, usize>>,
 }
 
 /// A connection's entry in the [`Census`].
 struct Counted {
     census: Arc<Census>,
-    address: IpAddr,
+    /// One of IPv4 as IPv6 maps it, by whichever listener it comes.
+    address: Ipv6Addr,
 }
 
 impl Listener {
@@ -171,6 +172,10 @@ impl Census {
     /// # Errors
     /// The limit that it would break.
     fn enter(self: &Arc<Self>, address: IpAddr, bounds: Bounds) -> Result<Counted, Limit> {
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
         let mut by_address = self.by_address.lock();
         if self.all.load(Ordering::Relaxed) >= bounds.connections_max {
             return Err(Limit::Connections);

@@ -5,13 +5,13 @@
 //! - [`connection`]: the task of one connection
 //! - [`serve`]: everything that runs while the broker serves, and how it ends
 //! - `buffer`: what a connection reads into
-//! - `down`: how connections come to know that the broker shuts down
+//! - `roll`: the connections that there are, to be woken when the broker shuts down and before their deadlines
 //! - [`clock`]: the only place that asks what time it is
 
 mod buffer;
 pub mod clock;
 pub mod connection;
-mod down;
 pub mod listener;
+mod roll;
 pub mod serve;
 mod sys;

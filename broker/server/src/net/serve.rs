@@ -10,14 +10,16 @@ use weirmq_core::broker::Broker;
 
 use super::clock::Clock;
 use super::connection::Shared;
-use super::down::Down;
 use super::listener::{Bounds, Census, Listener};
+use super::roll::Roll;
 use super::sys::Sys;
 use crate::durable::Durable;
 use crate::reload::Live;
 
 /// How often sessions and wills are looked at whose time may be up.
 const TICK: Duration = Duration::from_millis(100);
+/// How often connections are woken whose deadlines are near: in time for those that come near in between.
+const ROLL_CALL: Duration = Duration::from_millis(500);
 /// How often hooks that serve the timer are called.
 const TIMER: Duration = Duration::from_secs(1);
 /// How often what is out of date is forgotten.
@@ -36,7 +38,7 @@ pub async fn serve(
     drain_max: Duration,
 ) -> usize {
     let (down, watching) = watch::channel(false);
-    let shared = Arc::new(Shared { broker: Arc::clone(&broker), clock, down: Down::default() });
+    let shared = Arc::new(Shared { broker: Arc::clone(&broker), clock, roll: Roll::default() });
     let limits = broker.limits();
     let bounds = Bounds {
         connections_max: limits.connections_max,
@@ -50,22 +52,23 @@ pub async fn serve(
         tokio::spawn(listener.accept(bounds, Arc::clone(&census), shared, down, alive.clone()));
     }
     drop(alive);
-    let housekeeping = tokio::spawn(keep_house(Arc::clone(&broker), store, live, clock));
+    let housekeeping = tokio::spawn(keep_house(Arc::clone(&shared), store, live));
     shutdown.await;
     let _ = down.send(true);
-    shared.down.set();
+    shared.roll.set_down();
     // Every listener and connection holds a sender: the channel ends with the last of them.
     let _ = timeout(drain_max, ended.recv()).await;
     housekeeping.abort();
     census.connections()
 }
 
-/// What happens by itself: sessions expire, wills fall due, `$SYS/` is published.
-async fn keep_house(broker: Arc<Broker>, store: Option<Durable>, live: Arc<Live>, clock: Clock) {
+/// What happens by itself: sessions expire, wills fall due, connections are silent for too long, `$SYS/` is published.
+async fn keep_house(shared: Arc<Shared>, store: Option<Durable>, live: Arc<Live>) {
+    let Shared { broker, clock, roll } = &*shared;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sys = Sys::new(Arc::clone(&broker), store, live);
-    let (mut tidied, mut timed) = (Instant::now(), Instant::now());
+    let mut sys = Sys::new(Arc::clone(broker), store, live);
+    let (mut tidied, mut timed, mut called) = (Instant::now(), Instant::now(), Instant::now());
     loop {
         let tick = ticks.tick().await;
         let now = clock.now();
@@ -73,6 +76,10 @@ async fn keep_house(broker: Arc<Broker>, store: Option<Durable>, live: Arc<Live>
             tokio::spawn(work);
         }
         sys.tick(now);
+        if tick.duration_since(called) >= ROLL_CALL {
+            called = tick;
+            roll.read(now.at);
+        }
         if tick.duration_since(timed) >= TIMER {
             timed = tick;
             broker.tick(now);

@@ -487,7 +487,7 @@ fn lease_in_json(lease: &Lease) -> Value {
         "principal": &*lease.principal,
         "attributes": pairs(&lease.attributes),
         "expires_in_seconds": lease.expires_in.map(|span| span.as_secs()),
-        "rights": lease.rights.as_ref().map(rights),
+        "rights": lease.rights.as_deref().map(rights),
         "publish_rate_max": lease.quotas.publish_rate_max,
         "subscriptions_max": lease.quotas.subscriptions_max,
     })
