@@ -76,6 +76,7 @@ mod tests {
             kind: PluginKind::Wasm,
             file: "a.wasm".into(),
             hooks: hooks.iter().copied().collect(),
+            in_brief: HookPoints::NONE,
             is_store_backend: false,
             topics: topics.clone(),
             deliver_topics: topics.clone(),
