@@ -26,10 +26,14 @@ impl Plugin for Lean {
 
 impl Authorize for Lean {
     fn authorize(&mut self, identity: Identity, action: Action) -> Decision {
-        match action {
-            Action::Publish(publish) if publish.topic.starts_with("factory/") => Decision::Allow,
-            _ => Decision::deny(NOT_AUTHORIZED, format!("{} may not", identity.principal)),
+        let about = match action {
+            Action::Publish(publish) => publish.topic,
+            Action::Subscribe(subscribe) => subscribe.filter,
+        };
+        if about.starts_with("forbidden/") {
+            return Decision::deny(NOT_AUTHORIZED, format!("{} may not", identity.principal));
         }
+        Decision::Allow
     }
 }
 
