@@ -99,7 +99,9 @@ impl Broker {
     fn command(&self, config: &Path) -> Command {
         let mut command = Command::new(&self.program);
         match self.kind {
-            Kind::Weirmq | Kind::Hooked | Kind::Passing | Kind::Replacing => command.args(["run", "--config"]),
+            Kind::Weirmq | Kind::Hooked | Kind::Passing | Kind::Replacing => {
+                command.args(["run", "--config"])
+            }
             Kind::Mosquitto => command.arg("-c"),
             Kind::Rumqttd => command.args(["--quiet", "--config"]),
         }
@@ -145,12 +147,13 @@ fn hooks_config(folder: &Path, plugin: Option<&Path>) -> String {
     text
 }
 
-/// One plugin that wants every message, and answers each with a copy in its place where `replace` says so.
+/// One plugin that wants every message, and answers each with a copy in its place where `replace` says so. On a machine
+/// that is busy with other things too, a call may wait for its processor longer than the default deadline.
 fn transform_config(plugin: Option<&Path>, replace: bool) -> String {
     let file = plugin.unwrap_or(Path::new(""));
     format!(
         "[[plugin]]\nname = \"transform\"\nfile = {file:?}\nrequired = true\n\
-         [plugin.config]\ntopics = [\"#\"]\nreplace = {replace}\n"
+         deadline_ms = {{ on-publish = 1000 }}\n[plugin.config]\ntopics = [\"#\"]\nreplace = {replace}\n"
     )
 }
 

@@ -59,7 +59,8 @@ fn floor(criterion: &mut Criterion) {
     store.set_epoch_deadline(1000);
     let instance = Linker::new(&engine).instantiate(&mut store, &component).unwrap();
     let nothing = instance.get_typed_func::<(), ()>(&mut store, "nothing").unwrap();
-    criterion.bench_function("floor/a call", |bencher| bencher.iter(|| nothing.call(&mut store, ()).unwrap()));
+    criterion
+        .bench_function("floor/a call", |bencher| bencher.iter(|| nothing.call(&mut store, ()).unwrap()));
     let one = instance.get_typed_func::<(&str,), ()>(&mut store, "one").unwrap();
     criterion.bench_function("floor/a call with a text", |bencher| {
         bencher.iter(|| one.call(&mut store, (TOPIC,)).unwrap());

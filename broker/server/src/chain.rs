@@ -57,6 +57,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use weirmq_core::hook::HookPoints;
     use weirmq_host::{Manifest, PluginKind};
 
     use super::*;
