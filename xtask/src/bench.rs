@@ -27,12 +27,12 @@ pub(crate) fn run(root: &Path, target: &Path, arguments: &[String]) -> Result<()
         )?;
     }
     let release = target.join("release");
-    // Built by `cargo xtask guests`; without it the row about hooks is left out.
-    let plugin = target.join("guests").join("hostile.wasm");
+    // Built by `cargo xtask guests`; without it the rows about hooks and transforms are left out.
+    let plugin = target.join("guests").join("lean.wasm");
     let plugin = if plugin.is_file() {
         vec!["--plugin".into(), plugin.into_os_string()]
     } else {
-        process::say("no row about hooks: `cargo xtask guests` builds the plugin for it");
+        process::say("no rows about hooks: `cargo xtask guests` builds the plugin for them");
         Vec::new()
     };
     process::check(

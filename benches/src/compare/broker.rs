@@ -25,6 +25,10 @@ pub(super) enum Kind {
     Weirmq,
     /// With plugins and rules that want other topics.
     Hooked,
+    /// With a plugin that looks at every message and changes none.
+    Passing,
+    /// With a plugin that puts another in the place of every message.
+    Replacing,
     Mosquitto,
     Rumqttd,
 }
@@ -35,6 +39,8 @@ impl Kind {
         match self {
             Self::Weirmq => "WeirMQ",
             Self::Hooked => "WeirMQ with hooks",
+            Self::Passing => "WeirMQ with a transform that passes",
+            Self::Replacing => "WeirMQ with a transform that replaces",
             Self::Mosquitto => "mosquitto",
             Self::Rumqttd => "rumqttd",
         }
@@ -93,7 +99,9 @@ impl Broker {
     fn command(&self, config: &Path) -> Command {
         let mut command = Command::new(&self.program);
         match self.kind {
-            Kind::Weirmq | Kind::Hooked => command.args(["run", "--config"]),
+            Kind::Weirmq | Kind::Hooked | Kind::Passing | Kind::Replacing => {
+                command.args(["run", "--config"])
+            }
             Kind::Mosquitto => command.arg("-c"),
             Kind::Rumqttd => command.args(["--quiet", "--config"]),
         }
@@ -105,6 +113,8 @@ impl Broker {
         match self.kind {
             Kind::Weirmq => weirmq_config(folder, v311),
             Kind::Hooked => weirmq_config(folder, v311) + &hooks_config(folder, self.plugin.as_deref()),
+            Kind::Passing => weirmq_config(folder, v311) + &transform_config(self.plugin.as_deref(), false),
+            Kind::Replacing => weirmq_config(folder, v311) + &transform_config(self.plugin.as_deref(), true),
             Kind::Mosquitto => mosquitto_config(v311),
             Kind::Rumqttd => rumqttd_config(v311, v5),
         }
@@ -125,16 +135,26 @@ fn weirmq_config(folder: &Path, address: SocketAddr) -> String {
 const PLUGINS: usize = 20;
 const RULES: usize = 1_000;
 
-/// The plugin is the fixture of the plugin host's tests, which wants messages of the topics that it is told.
+/// The plugin wants messages of the topics that it is told.
 fn hooks_config(folder: &Path, plugin: Option<&Path>) -> String {
     let mut text = format!("[rules]\nfolder = {:?}\n", folder.join("rules"));
     for (number, file) in std::iter::repeat_n(plugin, PLUGINS).flatten().enumerate() {
         text.push_str(&format!(
             "[[plugin]]\nname = \"plugin-{number}\"\nfile = {file:?}\nrequired = true\n\
-             [plugin.config]\ntopics = [\"elsewhere/{number}/#\"]\n"
+             [plugin.config]\ntopics = [\"elsewhere/{number}/#\"]\nreplace = false\n"
         ));
     }
     text
+}
+
+/// One plugin that wants every message, and answers each with a copy in its place where `replace` says so. On a machine
+/// that is busy with other things too, a call may wait for its processor longer than the default deadline.
+fn transform_config(plugin: Option<&Path>, replace: bool) -> String {
+    let file = plugin.unwrap_or(Path::new(""));
+    format!(
+        "[[plugin]]\nname = \"transform\"\nfile = {file:?}\nrequired = true\n\
+         deadline_ms = {{ on-publish = 1000 }}\n[plugin.config]\ntopics = [\"#\"]\nreplace = {replace}\n"
+    )
 }
 
 fn write_rules(folder: &Path) -> std::io::Result<()> {

@@ -19,7 +19,7 @@ pub struct Options {
     /// rumqttd's program
     #[arg(long, value_name = "FILE")]
     pub rumqttd: Option<PathBuf>,
-    /// A component for WeirMQ to load twenty times: the fixture `hostile.wasm`, for the row about hooks
+    /// A component for WeirMQ to load: the guest `lean.wasm`, for the rows about hooks and transforms
     #[arg(long, value_name = "FILE")]
     pub plugin: Option<PathBuf>,
     /// The load generator
@@ -45,10 +45,12 @@ pub struct Options {
 impl Options {
     /// The brokers whose programs are named.
     pub(super) fn brokers(&self) -> Vec<Broker> {
-        let hooked = self.plugin.as_ref().and(self.weirmq.clone());
+        let with_plugin = self.plugin.as_ref().and(self.weirmq.clone());
         [
             (Kind::Weirmq, self.weirmq.clone()),
-            (Kind::Hooked, hooked),
+            (Kind::Hooked, with_plugin.clone()),
+            (Kind::Passing, with_plugin.clone()),
+            (Kind::Replacing, with_plugin),
             (Kind::Mosquitto, self.mosquitto.clone()),
             (Kind::Rumqttd, self.rumqttd.clone()),
         ]

@@ -12,11 +12,13 @@ pub(super) struct Row {
     pub(super) title: &'static str,
     /// For `weirmq-load`.
     pub(super) arguments: &'static str,
-    /// WeirMQ with hooks that want nothing, instead of other brokers, is compared with WeirMQ.
-    pub(super) is_about_hooks: bool,
+    /// Who is compared with WeirMQ.
+    beside: &'static [Kind],
 }
 
-const ROWS: [Row; 20] = [
+const OTHERS: &[Kind] = &[Kind::Mosquitto, Kind::Rumqttd];
+
+const ROWS: [Row; 21] = [
     row("pairs-qos0", "4 pairs, QoS 0", "pairs --clients 4"),
     row("pairs-qos1", "4 pairs, QoS 1", "pairs --clients 4 --qos 1"),
     row("pairs-qos2", "4 pairs, QoS 2", "pairs --clients 4 --qos 2"),
@@ -30,12 +32,16 @@ const ROWS: [Row; 20] = [
     row("shared", "4 to a shared group of 4, QoS 0", "shared --clients 4"),
     row("shared-qos1", "4 to a shared group of 4, QoS 1", "shared --clients 4 --qos 1"),
     Row {
-        is_about_hooks: true,
+        beside: &[Kind::Hooked],
         ..row(
             "hooks",
             "4 pairs, QoS 0, 20 plugins and 1,000 rules that want other topics",
             "pairs --clients 4",
         )
+    },
+    Row {
+        beside: &[Kind::Passing, Kind::Replacing],
+        ..row("transform", "4 pairs, QoS 0, one Wasm transform on every message", "pairs --clients 4")
     },
     row("latency", "10 pairs, QoS 1, at 5,000/s", "pairs --clients 10 --qos 1 --rate 5000"),
     row(
@@ -59,17 +65,13 @@ const ROWS: [Row; 20] = [
 ];
 
 const fn row(name: &'static str, title: &'static str, arguments: &'static str) -> Row {
-    Row { name, title, arguments, is_about_hooks: false }
+    Row { name, title, arguments, beside: OTHERS }
 }
 
 impl Row {
     /// Whether a broker has a line in it.
     pub(super) fn compares(&self, broker: Kind) -> bool {
-        match broker {
-            Kind::Weirmq => true,
-            Kind::Hooked => self.is_about_hooks,
-            Kind::Mosquitto | Kind::Rumqttd => !self.is_about_hooks,
-        }
+        broker == Kind::Weirmq || self.beside.contains(&broker)
     }
 }
 

@@ -319,11 +319,32 @@ pub enum Transformed {
     Pass,
     /// This message in its place. Checked like a client's message; the rights are checked again where the
     /// topic is another.
-    Replace(Draft),
+    Replace(Box<Draft>),
+    /// The same message with this payload, which is still UTF-8 text where the message says that it is.
+    WithPayload(Bytes),
     /// No message; counted, with the reason, and acknowledged to the publisher as configured.
     Drop(Denial),
     /// These messages in its place.
     Several(Vec<Draft>),
+}
+
+impl Transformed {
+    /// The same, as an answer to `message` at `now`, with the whole message in the place of a payload.
+    #[must_use]
+    pub fn spelt_out(self, message: &Message, now: Now) -> Self {
+        match self {
+            Self::WithPayload(payload) => {
+                let expires_in = message.expires_at.map(|at| at.since(now.at));
+                let expires_in = expires_in.and_then(|span| u64::try_from(span.as_millis()).ok());
+                Self::Replace(Box::new(Draft {
+                    payload,
+                    expires_in: expires_in.map(Duration::from_millis),
+                    ..Draft::of(message)
+                }))
+            }
+            other => other,
+        }
+    }
 }
 
 /// The parts of a message that a hook or a rule may choose; the broker fills in the rest.

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use tracing::{debug, info, warn};
 use weirmq_wire::{PacketId, PublishHead, ReasonCode, Version};
 
@@ -21,7 +22,7 @@ use crate::hook::{
     Action, Actions, Delivery, Denial, Draft, Failure, HookPoint, Identity, Link, Policy, Reply, Transformed,
 };
 use crate::keeping::Keeping;
-use crate::message::{HOPS_MAX, Message, Publisher, QoS};
+use crate::message::{HOPS_MAX, Message, Properties, Publisher, QoS};
 use crate::outbound::Parcel;
 use crate::plan::{Grant, Plan};
 use crate::record::Record;
@@ -291,9 +292,16 @@ async fn one(
                 return Some(Err(denial));
             }
             Transformed::Replace(draft) => {
-                match replaced(broker, &item, draft, now).await {
+                match replaced(broker, &item, *draft, now).await {
                     Ok(next) => item = next,
                     Err(denial) => return Some(Err(denial)),
+                }
+                continue;
+            }
+            Transformed::WithPayload(payload) => {
+                match draft_fault(broker, &payload, &item.message.properties) {
+                    Some(fault) => return Some(Err(invalid(broker, &item, fault))),
+                    None => item.message = Arc::new(Message { payload, ..(*item.message).clone() }),
                 }
                 continue;
             }
@@ -395,13 +403,7 @@ async fn replaced(broker: &Arc<Broker>, item: &Item, draft: Draft, now: Now) -> 
             }
             Arc::new(message)
         }
-        Err(reason) => {
-            if let Some(held_back) = broker.log.pass() {
-                warn!(topic = %model.topic, reason, held_back, "a transform made no valid message");
-            }
-            broker.dropped(None, &**model, DropReason::Invalid);
-            return Err(Denial::new(ReasonCode::ImplementationSpecificError, reason));
-        }
+        Err(reason) => return Err(invalid(broker, item, reason)),
     };
     let unchanged =
         message.topic == model.topic && message.qos <= model.qos && (model.retain || !message.retain);
@@ -413,6 +415,16 @@ async fn replaced(broker: &Arc<Broker>, item: &Item, draft: Draft, now: Now) -> 
         if message.topic == model.topic { Arc::clone(&item.plan) } else { broker.plan(&message.topic) };
     let mut next = Item { message, plan, origin, link: item.link, answers: item.answers };
     authorize(broker, &mut next).await.map(|()| next)
+}
+
+/// A transform has made what is no valid message of the item, and `reason` says why: it is dropped.
+fn invalid(broker: &Broker, item: &Item, reason: String) -> Denial {
+    let topic = &item.message.topic;
+    if let Some(held_back) = broker.log.pass() {
+        warn!(%topic, reason, held_back, "a transform made no valid message");
+    }
+    broker.dropped(None, &*item.message, DropReason::Invalid);
+    Denial::new(ReasonCode::ImplementationSpecificError, reason)
 }
 
 /// The message that a hook or a rule asks for, if it is one that the broker takes.
@@ -431,7 +443,7 @@ fn accept_draft(
     if topic.starts_with('$') && !matches!(publisher, Publisher::Client { .. }) {
         return Err(format!("'{topic}' begins with '$': such topics are the broker's own"));
     }
-    if let Some(fault) = draft_fault(broker, &draft) {
+    if let Some(fault) = draft_fault(broker, &draft.payload, &draft.properties) {
         return Err(fault);
     }
     let expires_at = match draft.expires_in {
@@ -452,12 +464,11 @@ fn accept_draft(
 }
 
 /// What payload and properties of a draft have against being sent.
-fn draft_fault(broker: &Broker, draft: &Draft) -> Option<String> {
-    let (length, length_max) = (draft.payload.len(), broker.limits().packet_bytes_max as usize);
+fn draft_fault(broker: &Broker, payload: &Bytes, properties: &Properties) -> Option<String> {
+    let (length, length_max) = (payload.len(), broker.limits().packet_bytes_max as usize);
     if length > length_max {
         return Some(format!("its payload has {length} bytes, more than a packet may have"));
     }
-    let properties = &draft.properties;
     if properties.is_empty() {
         return None;
     }
@@ -711,7 +722,7 @@ pub(crate) fn on_deliver(
         match hook.deliver(&message, &receiver, now) {
             Ok(Delivery::Pass) => {}
             Ok(Delivery::Replace(draft)) => {
-                if let Some(reason) = draft_fault(broker, &draft) {
+                if let Some(reason) = draft_fault(broker, &draft.payload, &draft.properties) {
                     if let Some(held_back) = broker.log.pass() {
                         warn!(topic = %message.topic, reason, held_back, "a hook made no valid delivery");
                     }

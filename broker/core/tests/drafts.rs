@@ -27,7 +27,7 @@ fn draft(message: &Message) -> Draft {
         b"no response topic" => draft.properties.response_topic = Some("".into()),
         b"null" => draft.properties.user.push(("a\0".into(), "b".into())),
         b"too long" => draft.properties.content_type = Some("x".repeat(70_000).into()),
-        b"too large" => draft.payload = Bytes::from(vec![0; 2 * 1024 * 1024]),
+        b"too large" | b"only payload, too large" => draft.payload = Bytes::from(vec![0; 2 * 1024 * 1024]),
         _ => draft.properties.user.push(("seen".into(), "yes".into())),
     }
     draft
@@ -53,7 +53,11 @@ impl Hook for Changer {
 
 impl Transform for Changer {
     fn transform(&self, message: &Arc<Message>, _: Now) -> Reply<Transformed> {
-        Reply::ready(Transformed::Replace(draft(message)))
+        Reply::ready(match &*message.payload {
+            b"only payload" => Transformed::WithPayload(Bytes::from_static(b"another")),
+            b"only payload, too large" => Transformed::WithPayload(draft(message).payload),
+            _ => Transformed::Replace(Box::new(draft(message))),
+        })
     }
 }
 
@@ -70,7 +74,14 @@ fn what_cannot_be_sent_goes_nowhere_and_is_counted() {
         let mut s = world.client(V5, "s");
         s.subscribe(&world, "#", 0);
         let mut p = world.client(V5, "p");
-        let bad = ["response topic", "no response topic", "null", "too long", "too large"];
+        let bad = [
+            "response topic",
+            "no response topic",
+            "null",
+            "too long",
+            "too large",
+            "only payload, too large",
+        ];
         for payload in bad {
             p.publish(&world, "t", 1, payload);
             let taken = point == HookPoint::OnDeliver;
@@ -83,6 +94,24 @@ fn what_cannot_be_sent_goes_nowhere_and_is_counted() {
         let user = s.expect_one_publish().extras.unwrap().message.user;
         assert_eq!(user, [("seen".into(), "yes".into())]);
     }
+}
+
+#[test]
+fn with_another_payload_a_message_is_otherwise_as_it_was() {
+    let world = World::with(Settings::default(), [Arc::new(Changer(HookPoint::OnPublish)) as Arc<dyn Hook>]);
+    let mut s = world.client(V5, "s");
+    s.subscribe(&world, "#", 0);
+    world.client(V5, "p").publish_with(&world, "t", 0, "only payload", |publish| {
+        publish.extras = extras(|extras| {
+            extras.message_expiry_interval_s = Some(5);
+            extras.message.content_type = Some("text/plain".into());
+        });
+    });
+    let got = s.expect_one_publish();
+    let extras = got.extras.unwrap();
+    assert_eq!((&*got.topic, &*got.payload), ("t", &b"another"[..]));
+    assert_eq!(extras.message_expiry_interval_s, Some(5));
+    assert_eq!(extras.message.content_type.as_deref(), Some("text/plain"));
 }
 
 #[test]

@@ -251,8 +251,9 @@ impl Transform for Bound {
         let draft = |topic: &str| Draft { topic: topic.to_owned(), ..Draft::of(message) };
         let answer = match &*verb {
             "pass" => Transformed::Pass,
-            "replace" => Transformed::Replace(draft("out/replaced")),
-            "garbage" => Transformed::Replace(draft("out/+/bad")),
+            "replace" => Transformed::Replace(Box::new(draft("out/replaced"))),
+            "payload" => Transformed::WithPayload(Bytes::from_static(b"another")),
+            "garbage" => Transformed::Replace(Box::new(draft("out/+/bad"))),
             "drop" => Transformed::Drop(Denial::new(ReasonCode::PayloadFormatInvalid, "no good")),
             "several" => Transformed::Several(vec![draft("out/1"), draft("out/2")]),
             "twice" => Transformed::Several(vec![draft("mill/pass"), draft("mill/pass")]),
@@ -286,6 +287,7 @@ fn transforms_pass_replace_drop_and_multiply_and_what_they_do_wrong_is_denied() 
     for (verb, code, topics) in [
         ("pass", ReasonCode::Success, &["mill/pass"][..]),
         ("replace", ReasonCode::Success, &["out/replaced"]),
+        ("payload", ReasonCode::Success, &["mill/payload"]),
         ("several", ReasonCode::Success, &["out/1", "out/2"]),
         ("drop", ReasonCode::PayloadFormatInvalid, &[]),
         ("garbage", ReasonCode::ImplementationSpecificError, &[]),

@@ -5,7 +5,15 @@
 
 wasmtime::component::bindgen!({
     path: "../../plugin-api/wit/v0.1.0",
-    world: "weirmq:plugin/plugin",
+    inline: "
+        package weirmq:host;
+        world everything {
+            include weirmq:plugin/plugin@0.1.0;
+            include weirmq:plugin/with-authorize-in-brief@0.1.0;
+            include weirmq:plugin/with-on-publish-in-brief@0.1.0;
+        }
+    ",
+    world: "weirmq:host/everything",
     imports: { default: trappable },
     ownership: Borrowing { duplicate_if_necessary: true },
 });

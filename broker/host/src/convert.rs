@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use weirmq_core::hook::{
-    Authentication, Decision, Delivery, Denial, Draft, EventKind, EventKinds, Failure, FailureKind,
-    FilterVerdict, Identity, Lease, Persisted, PublishRight, Quotas, ReasonCode, Rights, SubscribeRight,
-    Transformed, Version,
+    Action, Authentication, AuthorizeRequest, Decision, Delivery, Denial, Draft, EventKind, EventKinds,
+    Failure, FailureKind, FilterVerdict, Identity, Lease, Persisted, PublishRight, Quotas, ReasonCode,
+    Rights, SubscribeRight, Transformed, Version,
 };
 use weirmq_core::message::{Message, Properties, Publisher, QoS};
 use weirmq_core::time::Now;
@@ -17,6 +17,7 @@ use weirmq_core::topic::{Subscribable, TopicFilter, TopicName};
 
 use crate::bindings::exports::weirmq::plugin as hooks;
 use crate::bindings::weirmq::plugin::types;
+use crate::peer::PeerText;
 
 /// The longest text or binary field that an MQTT packet can carry.
 const FIELD_BYTES_MAX: usize = 65_535;
@@ -46,17 +47,39 @@ pub(crate) fn qos(qos: QoS) -> types::Qos {
 /// `identity` as it is passed; `peer` and `attributes` are its parts that need a form of their own.
 pub(crate) fn identity<'a>(
     identity: &'a Identity,
-    peer: Option<&'a str>,
+    peer: Option<&'a PeerText>,
     attributes: &'a [types::PairParam<'a>],
 ) -> types::Identity<'a> {
     types::Identity {
         client_id: &identity.client_id,
         username: identity.username.as_deref(),
-        peer,
+        peer: peer.map(PeerText::as_str),
         listener: &identity.listener,
         principal: &identity.lease.principal,
         attributes,
     }
+}
+
+/// Has `ask` ask what `request` asks.
+pub(crate) fn authorization<T>(
+    request: &AuthorizeRequest,
+    ask: impl FnOnce(types::Identity<'_>, hooks::authorize::Action<'_>) -> T,
+) -> T {
+    use hooks::authorize::{Action as Asked, PublishAction, SubscribeAction};
+    let identity = &request.identity;
+    let peer = identity.peer.map(PeerText::of);
+    let attributes = pairs(&identity.lease.attributes);
+    let what = match &request.action {
+        Action::Publish { topic, qos: asked, retain } => {
+            Asked::Publish(PublishAction { topic, qos: qos(*asked), retain: *retain })
+        }
+        Action::Subscribe { filter, qos: asked } => Asked::Subscribe(SubscribeAction {
+            filter: &filter.filter,
+            share: filter.share.as_deref(),
+            qos: qos(*asked),
+        }),
+    };
+    ask(self::identity(identity, peer.as_ref(), &attributes), what)
 }
 
 /// `message` as it is passed; `user` are its User Properties. Without `now` nothing is said of its expiry.
@@ -87,9 +110,14 @@ pub(crate) fn message<'a>(
             Publisher::Broker => types::Publisher::Broker,
         },
         received_unix_ms: message.received_unix_ms,
-        expires_in_ms: message.expires_at.zip(now).map(|(at, now)| millis(at.since(now.at))),
+        expires_in_ms: now.and_then(|now| expires_in_ms(message, now)),
         hops: message.hops,
     }
+}
+
+/// How long `message` stays deliverable; `None` is for ever.
+pub(crate) fn expires_in_ms(message: &Message, now: Now) -> Option<u64> {
+    message.expires_at.map(|at| millis(at.since(now.at)))
 }
 
 /// The answer of `authenticate`, checked. `in_exchange` says whether the client asked for enhanced authentication.
@@ -124,7 +152,7 @@ pub(crate) fn transformed(answer: hooks::on_publish::Verdict) -> Checked<Transfo
     use hooks::on_publish::Verdict;
     Ok(match answer {
         Verdict::Pass => Transformed::Pass,
-        Verdict::Replace(replacement) => Transformed::Replace(draft(replacement)?),
+        Verdict::Replace(replacement) => Transformed::Replace(Box::new(draft(replacement)?)),
         Verdict::Drop(refusal) => Transformed::Drop(denial(refusal)?),
         Verdict::Several(drafts) => {
             Transformed::Several(drafts.into_iter().map(draft).collect::<Result<_, _>>()?)
@@ -229,7 +257,7 @@ fn filter(text: &str) -> Checked<TopicFilter> {
     TopicFilter::new(text).map_err(|error| bad(format!("its lease has the filter {}: {error}", shown(text))))
 }
 
-fn denial(denial: types::Denial) -> Checked<Denial> {
+pub(crate) fn denial(denial: types::Denial) -> Checked<Denial> {
     match ReasonCode::from_u8(denial.reason_code).filter(|code| code.is_error()) {
         Some(code) => Ok(Denial { code, reason: denial.reason }),
         None => Err(bad(format!(

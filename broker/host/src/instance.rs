@@ -15,6 +15,8 @@ use crate::services::PluginServices;
 
 /// How much of an engine's error is passed on.
 const DETAIL_BYTES_MAX: usize = 300;
+/// How much room for texts an instance keeps. What needs more has it for one call.
+const ROOM_BYTES_MAX: usize = 4096;
 
 /// What instances of one plugin are made from: its compiled code, and the indices of what it exports.
 pub(crate) struct Blueprint {
@@ -33,7 +35,9 @@ pub(crate) struct Exports {
     pub(crate) guest: hooks::guest::GuestIndices,
     pub(crate) authenticate: Option<hooks::authenticate::GuestIndices>,
     pub(crate) authorize: Option<hooks::authorize::GuestIndices>,
+    pub(crate) authorize_in_brief: Option<hooks::authorize_in_brief::GuestIndices>,
     pub(crate) on_publish: Option<hooks::on_publish::GuestIndices>,
+    pub(crate) on_publish_in_brief: Option<hooks::on_publish_in_brief::GuestIndices>,
     pub(crate) on_subscribe: Option<hooks::on_subscribe::GuestIndices>,
     pub(crate) on_unsubscribe: Option<hooks::on_unsubscribe::GuestIndices>,
     pub(crate) lifecycle: Option<hooks::lifecycle::GuestIndices>,
@@ -128,7 +132,7 @@ impl Blueprint {
             .exports
             .load(&mut store, &instance)
             .map_err(|error| Instantiate::Mismatch(detail(&error)))?;
-        Ok(Instance { store, hooks })
+        Ok(Instance { store, hooks, room: String::new() })
     }
 
     /// Makes an instance that is ready for calls, at `place`.
@@ -165,11 +169,22 @@ impl Exports {
                 None => Ok(None),
             }
         }
+        // A way to ask in few words is never called where the whole question cannot be asked.
         Ok(Self {
             guest: hooks::guest::GuestIndices::new(pre)?,
             authenticate: optional(pre, "authenticate", hooks::authenticate::GuestIndices::new)?,
             authorize: optional(pre, "authorize", hooks::authorize::GuestIndices::new)?,
+            authorize_in_brief: optional(
+                pre,
+                "authorize-in-brief",
+                hooks::authorize_in_brief::GuestIndices::new,
+            )?,
             on_publish: optional(pre, "on-publish", hooks::on_publish::GuestIndices::new)?,
+            on_publish_in_brief: optional(
+                pre,
+                "on-publish-in-brief",
+                hooks::on_publish_in_brief::GuestIndices::new,
+            )?,
             on_subscribe: optional(pre, "on-subscribe", hooks::on_subscribe::GuestIndices::new)?,
             on_unsubscribe: optional(pre, "on-unsubscribe", hooks::on_unsubscribe::GuestIndices::new)?,
             lifecycle: optional(pre, "lifecycle", hooks::lifecycle::GuestIndices::new)?,
@@ -189,8 +204,13 @@ impl Exports {
         let authenticate = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
         let found = &self.authorize;
         let authorize = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
+        let found = &self.authorize_in_brief;
+        let authorize_in_brief = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
         let found = &self.on_publish;
         let on_publish = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
+        let found = &self.on_publish_in_brief;
+        let on_publish_in_brief =
+            found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
         let found = &self.on_subscribe;
         let on_subscribe = found.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?;
         let found = &self.on_unsubscribe;
@@ -210,7 +230,9 @@ impl Exports {
             guest,
             authenticate,
             authorize,
+            authorize_in_brief,
             on_publish,
+            on_publish_in_brief,
             on_subscribe,
             on_unsubscribe,
             lifecycle,
@@ -227,7 +249,9 @@ pub(crate) struct Hooks {
     pub(crate) guest: hooks::guest::Guest,
     pub(crate) authenticate: Option<hooks::authenticate::Guest>,
     pub(crate) authorize: Option<hooks::authorize::Guest>,
+    pub(crate) authorize_in_brief: Option<hooks::authorize_in_brief::Guest>,
     pub(crate) on_publish: Option<hooks::on_publish::Guest>,
+    pub(crate) on_publish_in_brief: Option<hooks::on_publish_in_brief::Guest>,
     pub(crate) on_subscribe: Option<hooks::on_subscribe::Guest>,
     pub(crate) on_unsubscribe: Option<hooks::on_unsubscribe::Guest>,
     pub(crate) lifecycle: Option<hooks::lifecycle::Guest>,
@@ -241,9 +265,26 @@ pub(crate) struct Hooks {
 pub(crate) struct Instance {
     store: Store<State>,
     hooks: Hooks,
+    /// Where texts are put together, kept from call to call.
+    room: String,
 }
 
 impl Instance {
+    /// The same as [`Instance::call`], with room to put texts together in.
+    pub(crate) fn call_with_room<T>(
+        &mut self,
+        call: Call,
+        make: impl FnOnce(&mut Store<State>, &Hooks, &mut String) -> wasmtime::Result<T>,
+    ) -> Result<T, Failure> {
+        let mut room = std::mem::take(&mut self.room);
+        room.clear();
+        let answer = self.call(call, |store, hooks| make(store, hooks, &mut room));
+        if room.capacity() <= ROOM_BYTES_MAX {
+            self.room = room;
+        }
+        answer
+    }
+
     /// Makes one call into the plugin, which ends after its deadline at the latest (and a tick). What it has published
     /// is handed on when it has ended well.
     ///
@@ -380,7 +421,7 @@ impl State {
 /// A linker with what the broker offers to plugins, and nothing else.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    crate::bindings::Plugin::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    crate::bindings::Everything::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 

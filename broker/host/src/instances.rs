@@ -85,9 +85,11 @@ impl Instances {
             Some(instance) => instance,
             None => Box::new(make()?),
         };
-        let answer = call(&mut instance)?;
-        *slot = Some(instance);
-        Ok(answer)
+        let answer = call(&mut instance);
+        if answer.is_ok() {
+            *slot = Some(instance);
+        }
+        answer
     }
 
     /// Throws away those that are not busy. Those that are end with what holds this.

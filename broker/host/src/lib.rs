@@ -29,6 +29,7 @@ pub mod backend;
 // The generated code calls typed functions whose types it has checked before.
 #[allow(unsafe_code)]
 mod bindings;
+mod brief;
 pub mod config;
 mod convert;
 pub mod error;
@@ -41,6 +42,7 @@ mod load;
 // The boundary to C: the only place of the broker where code of its own may be unsafe.
 #[allow(unsafe_code)]
 mod native;
+mod peer;
 pub mod plugin;
 mod pool;
 mod quarantine;

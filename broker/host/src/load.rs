@@ -111,6 +111,7 @@ fn load_native(host: &HostConfig, config: &PluginConfig, bytes: &[u8]) -> Result
         kind: PluginKind::Native,
         file: config.file.clone(),
         hooks: version.points(),
+        in_brief: HookPoints::NONE,
         is_store_backend: version.is_backend(),
         topics: texts(&wants.on_publish),
         deliver_topics: texts(&wants.on_deliver),
@@ -155,6 +156,7 @@ fn load_wasm(
         kind: PluginKind::Wasm,
         file: config.file.clone(),
         hooks: points(&blueprint.exports),
+        in_brief: points_in_brief(&blueprint.exports),
         is_store_backend: blueprint.exports.store_backend.is_some(),
         topics: texts(&wants.on_publish),
         deliver_topics: texts(&wants.on_deliver),
@@ -352,6 +354,16 @@ fn points(exports: &Exports) -> HookPoints {
         (HookPoint::OnDeliver, exports.on_deliver.is_some()),
         (HookPoint::Persistence, exports.persistence.is_some()),
         (HookPoint::Timer, exports.timer.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(point, served)| served.then_some(point))
+    .collect()
+}
+
+fn points_in_brief(exports: &Exports) -> HookPoints {
+    [
+        (HookPoint::Authorize, exports.authorize.is_some() && exports.authorize_in_brief.is_some()),
+        (HookPoint::OnPublish, exports.on_publish.is_some() && exports.on_publish_in_brief.is_some()),
     ]
     .into_iter()
     .filter_map(|(point, served)| served.then_some(point))

@@ -27,6 +27,7 @@ use crate::host::Shared;
 use crate::instance::{Call, Place};
 use crate::instances::Live;
 use crate::load::Generation;
+use crate::peer::PeerText;
 use crate::quarantine::{Door, Quarantine};
 use crate::services::Role;
 use crate::services::metrics::Figure;
@@ -60,6 +61,8 @@ pub struct PluginInfo {
     pub file: PathBuf,
     /// What it serves.
     pub hooks: HookPoints,
+    /// Of these, what it can be asked in few words too.
+    pub in_brief: HookPoints,
     /// Whether the broker's store can stand on it.
     pub is_store_backend: bool,
     /// The topic filters whose messages it wants to see.
@@ -331,6 +334,8 @@ pub(crate) struct Served {
     timer: Timer,
     /// Held while another version is taken into service; the version before, for a rollback.
     changing: Mutex<Option<Arc<Generation>>>,
+    /// Whether the calls of the version that serves may wait for something outside the broker; looked at by every call.
+    waits: AtomicBool,
     /// Whether there is a version in the shadow; looked at by every call.
     is_shadowed: AtomicBool,
     shadow: Mutex<ShadowPlace>,
@@ -362,6 +367,7 @@ impl Served {
             quarantine: Quarantine::new(generation.config.quarantine.clone()),
             counters: Counters::new(generation.config.instances_max as usize),
             memory: generation.origin.memory(),
+            waits: AtomicBool::new(generation.waits),
             generation: ArcSwap::from_pointee(generation),
             events: Mutex::default(),
             timer: Timer::default(),
@@ -416,6 +422,7 @@ impl Served {
     fn swap(&self, next: Arc<Generation>, previous: &mut Option<Arc<Generation>>) -> Change {
         let after = next.info.clone();
         self.quarantine.configure(next.config.quarantine.clone());
+        self.waits.store(next.waits, Ordering::Release);
         let before = self.generation.swap(next);
         before.instances.clear();
         let change = Change { before: before.info.clone(), after };
@@ -433,7 +440,7 @@ impl Served {
 
     /// Whether its calls may wait for something outside the broker, so that no worker makes them.
     fn waits(&self) -> bool {
-        self.generation.load().waits
+        self.waits.load(Ordering::Acquire)
     }
 
     /// Makes a call on a thread of the host.
@@ -459,7 +466,7 @@ impl Served {
     }
 
     fn ask_authenticate(&self, request: &AuthenticateRequest) -> Result<Authentication, Failure> {
-        let peer = request.peer.map(|peer| peer.to_string());
+        let peer = request.peer.map(PeerText::of);
         let user_properties = convert::pairs(&request.user_properties);
         let asked = hooks::authenticate::Request {
             client_id: &request.client_id,
@@ -467,7 +474,7 @@ impl Served {
             password: request.password.as_deref(),
             version: convert::version(request.version),
             clean_start: request.clean_start,
-            peer: peer.as_deref(),
+            peer: peer.as_ref().map(PeerText::as_str),
             listener: &request.listener,
             user_properties: &user_properties,
             exchange: request.exchange.as_ref().map(|exchange| hooks::authenticate::Exchange {
@@ -510,27 +517,11 @@ impl Served {
     }
 
     fn ask_authorize(&self, request: &AuthorizeRequest, place: Place) -> Result<Decision, Failure> {
-        use hooks::authorize::{Action as Asked, PublishAction, SubscribeAction};
-        let identity = &request.identity;
-        let peer = identity.peer.map(|peer| peer.to_string());
-        let attributes = convert::pairs(&identity.lease.attributes);
-        let who = convert::identity(identity, peer.as_deref(), &attributes);
-        let what = match &request.action {
-            Action::Publish { topic, qos, retain } => {
-                Asked::Publish(PublishAction { topic, qos: convert::qos(*qos), retain: *retain })
-            }
-            Action::Subscribe { filter, qos } => Asked::Subscribe(SubscribeAction {
-                filter: &filter.filter,
-                share: filter.share.as_deref(),
-                qos: convert::qos(*qos),
-            }),
-        };
         let ask = |instance: &mut Live, call| match instance {
-            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.authorize {
-                Some(hook) => hook.call_authorize(store, who, what),
-                None => Ok(hooks::authorize::Decision::Next),
-            }),
-            Live::Native(instance) => instance.authorize(call, &who, &what),
+            Live::Wasm(instance) => instance.authorize(call, request),
+            Live::Native(instance) => {
+                convert::authorization(request, |who, what| instance.authorize(call, &who, &what))
+            }
         };
         self.call(HookPoint::Authorize, place, 1, ask, convert::decision)
     }
@@ -538,12 +529,14 @@ impl Served {
     fn on_publish(&self, message: &Arc<Message>, now: Now, place: Place) -> Result<Transformed, Failure> {
         let answer = self.ask_on_publish(message, now, place);
         if let Some((shadow, live)) = self.to_compare(&answer) {
+            // Of two versions, one may be asked in few words and answer with a payload where the other says it all.
+            let live = live.spelt_out(message, now);
             let (asked, again) = (Arc::clone(message), Arc::clone(message));
             let again = move |served: &Arc<Self>| {
                 if !grant::matches(&served.generation.load().wants.on_publish, &again.topic) {
                     return Ok(Transformed::Pass);
                 }
-                served.on_publish(&again, now, Place::Aside)
+                Ok(served.on_publish(&again, now, Place::Aside)?.spelt_out(&again, now))
             };
             shadow.compare(HookPoint::OnPublish, live, move || about(&asked), again);
         }
@@ -551,17 +544,15 @@ impl Served {
     }
 
     fn ask_on_publish(&self, message: &Message, now: Now, place: Place) -> Result<Transformed, Failure> {
-        let user = convert::pairs(&message.properties.user);
-        let hops = message.hops.saturating_add(1);
-        let message = convert::message(message, Some(now), &user);
         let ask = |instance: &mut Live, call| match instance {
-            Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_publish {
-                Some(hook) => hook.call_on_publish(store, message),
-                None => Ok(hooks::on_publish::Verdict::Pass),
-            }),
-            Live::Native(instance) => instance.on_publish(call, &message),
+            Live::Wasm(instance) => instance.on_publish(call, message, now),
+            Live::Native(instance) => {
+                let user = convert::pairs(&message.properties.user);
+                let asked = convert::message(message, Some(now), &user);
+                instance.on_publish(call, &asked).map(convert::transformed)
+            }
         };
-        self.call(HookPoint::OnPublish, place, hops, ask, convert::transformed)
+        self.call(HookPoint::OnPublish, place, message.hops.saturating_add(1), ask, |answer| answer)
     }
 
     fn on_subscribe(&self, request: &Arc<FilterRequest>, place: Place) -> Result<FilterVerdict, Failure> {
@@ -586,9 +577,9 @@ impl Served {
 
     fn ask_on_subscribe(&self, request: &FilterRequest, place: Place) -> Result<FilterVerdict, Failure> {
         let filter = request.filter.to_string();
-        let peer = request.identity.peer.map(|peer| peer.to_string());
+        let peer = request.identity.peer.map(PeerText::of);
         let attributes = convert::pairs(&request.identity.lease.attributes);
-        let who = convert::identity(&request.identity, peer.as_deref(), &attributes);
+        let who = convert::identity(&request.identity, peer.as_ref(), &attributes);
         let qos = convert::qos(request.qos.unwrap_or(weirmq_core::message::QoS::AtMostOnce));
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_subscribe {
@@ -608,9 +599,9 @@ impl Served {
 
     fn ask_on_unsubscribe(&self, request: &FilterRequest, place: Place) -> Result<FilterVerdict, Failure> {
         let filter = request.filter.to_string();
-        let peer = request.identity.peer.map(|peer| peer.to_string());
+        let peer = request.identity.peer.map(PeerText::of);
         let attributes = convert::pairs(&request.identity.lease.attributes);
-        let who = convert::identity(&request.identity, peer.as_deref(), &attributes);
+        let who = convert::identity(&request.identity, peer.as_ref(), &attributes);
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_unsubscribe {
                 Some(hook) => hook.call_on_unsubscribe(store, who, &filter),
@@ -641,9 +632,9 @@ impl Served {
     fn ask_on_deliver(&self, message: &Message, receiver: &Identity, now: Now) -> Result<Delivery, Failure> {
         let user = convert::pairs(&message.properties.user);
         let asked = convert::message(message, Some(now), &user);
-        let peer = receiver.peer.map(|peer| peer.to_string());
+        let peer = receiver.peer.map(PeerText::of);
         let attributes = convert::pairs(&receiver.lease.attributes);
-        let who = convert::identity(receiver, peer.as_deref(), &attributes);
+        let who = convert::identity(receiver, peer.as_ref(), &attributes);
         let ask = |instance: &mut Live, call| match instance {
             Live::Wasm(instance) => instance.call(call, |store, hooks| match &hooks.on_deliver {
                 Some(hook) => hook.call_on_deliver(store, asked, who),
@@ -792,15 +783,15 @@ impl Served {
             Event::Connected { identity, .. } | Event::Disconnected { identity, .. } => Some(identity),
             _ => None,
         };
-        let peer = who.and_then(|who| who.peer).map(|peer| peer.to_string());
+        let peer = who.and_then(|who| who.peer).map(PeerText::of);
         let attributes = who.map_or_else(Vec::new, |who| convert::pairs(&who.lease.attributes));
         let told = match event {
             Event::Connected { identity, version } => Told::Connected(Connected {
-                identity: convert::identity(identity, peer.as_deref(), &attributes),
+                identity: convert::identity(identity, peer.as_ref(), &attributes),
                 version: convert::version(*version),
             }),
             Event::Disconnected { identity, reason } => Told::Disconnected(Disconnected {
-                identity: convert::identity(identity, peer.as_deref(), &attributes),
+                identity: convert::identity(identity, peer.as_ref(), &attributes),
                 reason,
             }),
             Event::SessionEnded { client_id } => Told::SessionEnded(client_id),

@@ -226,6 +226,7 @@ impl Answer for Transformed {
         match self {
             Self::Pass => "pass".to_owned(),
             Self::Replace(draft) => format!("replace, to '{}'", draft.topic),
+            Self::WithPayload(_) => "replace the payload".to_owned(),
             Self::Drop(denial) => format!("drop with 0x{:02x}", denial.code as u8),
             Self::Several(drafts) => format!("{} messages", drafts.len()),
         }

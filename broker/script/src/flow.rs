@@ -121,7 +121,7 @@ impl<'a> Flow<'a> {
         }
         match (drafts.len(), self.dropped.take()) {
             (0, Some(denial)) => Transformed::Drop(denial),
-            (1, _) => drafts.pop().map_or(Transformed::Pass, Transformed::Replace),
+            (1, _) => drafts.pop().map_or(Transformed::Pass, |draft| Transformed::Replace(Box::new(draft))),
             _ => Transformed::Several(drafts),
         }
     }

@@ -14,7 +14,7 @@ use weirmq_core::topic::TopicName;
 
 fn replaced(rules: &Rules, topic: &str, payload: &'static str) -> Draft {
     match rules.transform(topic, payload) {
-        Transformed::Replace(draft) => draft,
+        Transformed::Replace(draft) => *draft,
         other => panic!("{other:?}"),
     }
 }

@@ -57,6 +57,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use weirmq_core::hook::HookPoints;
     use weirmq_host::{Manifest, PluginKind};
 
     use super::*;
@@ -76,6 +77,7 @@ mod tests {
             kind: PluginKind::Wasm,
             file: "a.wasm".into(),
             hooks: hooks.iter().copied().collect(),
+            in_brief: HookPoints::NONE,
             is_store_backend: false,
             topics: topics.clone(),
             deliver_topics: topics.clone(),

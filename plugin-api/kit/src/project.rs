@@ -97,14 +97,17 @@ const WIT: &[File] = files![
     "plugin-api",
     "wit/v0.1.0/hooks.wit",
     "wit/v0.1.0/host.wit",
+    "wit/v0.1.0/in-brief.wit",
     "wit/v0.1.0/types.wit",
     "wit/v0.1.0/worlds.wit",
 ];
 const GUEST_CRATE: &[File] = files![
     "plugin-api",
     "rust/Cargo.toml",
+    "rust/src/allocator.rs",
     "rust/src/bindings.rs",
     "rust/src/glue.rs",
+    "rust/src/glue/brief.rs",
     "rust/src/host.rs",
     "rust/src/lib.rs",
     "rust/src/rights.rs",

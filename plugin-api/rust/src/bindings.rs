@@ -40,7 +40,10 @@ pub mod authorize {
         path: "../wit/v0.1.0",
         inline: "
             package weirmq:rust-guest;
-            world authorize-hook { export weirmq:plugin/authorize@0.1.0; }
+            world authorize-hook {
+                export weirmq:plugin/authorize@0.1.0;
+                export weirmq:plugin/authorize-in-brief@0.1.0;
+            }
         ",
         with: { "weirmq:plugin/types@0.1.0": crate::bindings::base::weirmq::plugin::types },
         pub_export_macro: true,
@@ -52,7 +55,10 @@ pub mod on_publish {
         path: "../wit/v0.1.0",
         inline: "
             package weirmq:rust-guest;
-            world on-publish-hook { export weirmq:plugin/on-publish@0.1.0; }
+            world on-publish-hook {
+                export weirmq:plugin/on-publish@0.1.0;
+                export weirmq:plugin/on-publish-in-brief@0.1.0;
+            }
         ",
         with: { "weirmq:plugin/types@0.1.0": crate::bindings::base::weirmq::plugin::types },
         pub_export_macro: true,

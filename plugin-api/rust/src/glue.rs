@@ -1,4 +1,7 @@
-//! From the exported functions to the plugin's traits.
+//! From the exported functions to the plugin's traits. What the broker asks in few words is put together to what an author
+//! is asked in any case, in [`brief`].
+
+mod brief;
 
 use std::cell::RefCell;
 use std::marker::PhantomData;

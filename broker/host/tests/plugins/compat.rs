@@ -35,6 +35,24 @@ fn every_hook_point_of_0_1_0_is_called_as_it_was() {
 }
 
 #[test]
+fn what_0_1_0_is_asked_in_few_words_is_asked_as_it_was() {
+    let plugin = HOST.load(&configured("kept-brief", kept("0.1.0-in-brief.wasm"), &json!({}))).unwrap();
+    assert_eq!(plugin.info().in_brief, [HookPoint::Authorize, HookPoint::OnPublish].into_iter().collect());
+    assert_eq!(authorize(&plugin, "fine"), Ok(Decision::Allow));
+    assert_eq!(authorize(&plugin, "next"), Ok(Decision::Next));
+    let Ok(Decision::Deny(denial)) = authorize(&plugin, "retell") else { panic!("it was denied") };
+    for told in [r#"client-id: "client-1""#, r#"principal: "somebody""#, r#"topic: "retell""#] {
+        assert!(denial.reason.contains(told), "{}", denial.reason);
+    }
+    let answer = wait(bound(&plugin, "a/b").transform(&Arc::new(message("a/b", b"upper")), now()));
+    assert_eq!(answer, Ok(Transformed::WithPayload("UPPER".into())));
+    assert!(matches!(transform(&plugin, "drop"), Ok(Transformed::Drop(_))));
+    assert!(matches!(transform(&plugin, "other-topic"), Ok(Transformed::Replace(_))));
+    assert!(matches!(transform(&plugin, "several"), Ok(Transformed::Several(drafts)) if drafts.len() == 2));
+    assert_eq!(plugin.stats().failures, []);
+}
+
+#[test]
 fn every_interface_that_0_1_0_offers_is_there() {
     let folder = folder();
     let token = folder.path().join("token");

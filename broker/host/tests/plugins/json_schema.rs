@@ -39,7 +39,7 @@ fn dropped(plugin: &Arc<PluginHook>, topic: &str, payload: &str) -> Denial {
 
 fn redirected(plugin: &Arc<PluginHook>, topic: &str, payload: &str) -> Draft {
     match answer(plugin, topic, payload) {
-        Transformed::Replace(draft) => draft,
+        Transformed::Replace(draft) => *draft,
         other => panic!("{payload}: {other:?}"),
     }
 }

@@ -40,7 +40,7 @@ fn transformed(plugin: &Arc<PluginHook>, topic: &str, payload: &[u8]) -> Transfo
 
 fn replaced(plugin: &Arc<PluginHook>, topic: &str, payload: &[u8]) -> Draft {
     match transformed(plugin, topic, payload) {
-        Transformed::Replace(draft) => draft,
+        Transformed::Replace(draft) => *draft,
         other => panic!("{other:?}"),
     }
 }

@@ -11,6 +11,7 @@
 mod asking;
 mod backend;
 mod bad_files;
+mod brief;
 mod budgets;
 mod compat;
 mod hooks;
@@ -185,7 +186,8 @@ fn bound(plugin: &Arc<PluginHook>, topic: &str) -> Arc<dyn Transform> {
 }
 
 fn transform(plugin: &Arc<PluginHook>, payload: &str) -> Result<Transformed, Failure> {
-    wait(bound(plugin, "a/b").transform(&Arc::new(message("a/b", payload.as_bytes())), now()))
+    let message = Arc::new(message("a/b", payload.as_bytes()));
+    Ok(wait(bound(plugin, "a/b").transform(&message, now()))?.spelt_out(&message, now()))
 }
 
 /// Waits until `holds`, not for ever.

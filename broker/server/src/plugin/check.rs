@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
-use weirmq_core::hook::HookPoint;
+use weirmq_core::hook::{HookPoint, HookPoints};
 use weirmq_host::{API_VERSION, LoadError, Manifest, Need, PluginConfig, PluginInfo};
 
 use super::{PluginCommandError, Subject};
@@ -51,6 +51,9 @@ fn write_loaded(out: &mut dyn Write, info: &PluginInfo, plugin: &PluginConfig) -
     row(out, "kind", [info.kind.name()])?;
     row(out, "interface", [&info.api_version])?;
     row(out, "hooks", info.served())?;
+    if info.in_brief != HookPoints::NONE {
+        row(out, "in brief", info.in_brief.iter().map(HookPoint::name))?;
+    }
     for (point, topics) in [
         (HookPoint::OnPublish, &info.topics),
         (HookPoint::OnDeliver, &info.deliver_topics),

@@ -287,7 +287,7 @@ impl Question {
                 let info = plugin.info();
                 let bound = Arc::clone(plugin).on_publish(&message.topic);
                 let bound = bound.ok_or_else(|| not_wanted(&message.topic, &info.topics))?;
-                transformed(bound.transform(message, now).get().await?)
+                transformed(bound.transform(message, now).get().await?.spelt_out(message, now))
             }
             Self::OnDeliver(message, receiver) => {
                 let info = plugin.info();
@@ -532,6 +532,7 @@ fn transformed(answer: Transformed) -> Value {
     match answer {
         Transformed::Pass => json!("pass"),
         Transformed::Replace(with) => json!({ "replace": draft(&with) }),
+        Transformed::WithPayload(with) => json!({ "replace": { "payload": payload(&with) } }),
         Transformed::Drop(denial) => refusal("drop", &denial),
         Transformed::Several(drafts) => json!({ "several": drafts.iter().map(draft).collect::<Vec<_>>() }),
     }

@@ -135,6 +135,7 @@ impl Authorize for Hostile {
         match command.as_str() {
             "next" => Decision::Next,
             "deny" => Decision::deny(NOT_AUTHORIZED, format!("{} may not", identity.principal)),
+            "retell" => Decision::deny(NOT_AUTHORIZED, format!("{identity:?} {action:?}")),
             "bad-code" => Decision::deny(0x10, "no refusal"),
             _ => Decision::Allow,
         }
@@ -150,8 +151,17 @@ impl OnPublish for Hostile {
         // Padded with spaces by the bench, which wants a payload of 64 bytes.
         let command = String::from_utf8_lossy(&message.payload).trim_end().to_owned();
         self.obey(&command);
+        if command == "retell" {
+            return Verdict::drop(PAYLOAD_FORMAT_INVALID, format!("{message:?}"));
+        }
         let mut draft = Draft::from(message);
         match command.as_str() {
+            "other-qos" => draft.qos = Qos::AtMostOnce,
+            "other-topic" => draft.topic.push_str("/other"),
+            "retained" => draft.retain = true,
+            "marked" => draft.properties.user.push(Pair { name: "seen".to_owned(), value: "yes".to_owned() }),
+            "for-ever" => draft.expires_in_ms = None,
+            "none" => return Verdict::Several(Vec::new()),
             "drop" => return Verdict::drop(PAYLOAD_FORMAT_INVALID, "told to drop"),
             "generation" => draft.payload = marker().0.into_bytes(),
             "upper" => draft.payload.make_ascii_uppercase(),
