@@ -29,7 +29,9 @@ use crate::load::LoadError;
 /// # Errors
 /// [`LoadError`]: nothing could be measured. A broker that fails at a load is a row of the table, not an error.
 pub fn run(options: &Options) -> Result<(), LoadError> {
-    let rows = suite::chosen(&options.only)?;
+    let mut rows = suite::chosen(&options.only)?;
+    let kinds: Vec<_> = options.brokers().iter().map(|broker| broker.kind).collect();
+    rows.retain(|row| row.can_be_told_by(&kinds));
     if options.list {
         rows.iter().for_each(|row| println!("{:20} {}", row.name, row.title));
         return Ok(());

@@ -69,6 +69,11 @@ const fn row(name: &'static str, title: &'static str, arguments: &'static str) -
 }
 
 impl Row {
+    /// Whether it says what it promises where there are only these brokers: one about plugins says nothing without.
+    pub(super) fn can_be_told_by(&self, kinds: &[Kind]) -> bool {
+        self.beside == OTHERS || self.beside.iter().any(|kind| kinds.contains(kind))
+    }
+
     /// Whether a broker has a line in it.
     pub(super) fn compares(&self, broker: Kind) -> bool {
         broker == Kind::Weirmq || self.beside.contains(&broker)
@@ -94,6 +99,13 @@ mod tests {
 
     use super::*;
     use crate::scenario;
+
+    #[test]
+    fn a_row_about_plugins_is_left_out_where_there_is_none() {
+        let told = |kinds: &[Kind]| ROWS.iter().filter(|row| row.can_be_told_by(kinds)).count();
+        assert_eq!(told(&[Kind::Weirmq, Kind::Hooked, Kind::Passing]), ROWS.len());
+        assert_eq!(told(&[Kind::Weirmq]), ROWS.len() - 2);
+    }
 
     #[test]
     fn every_row_is_a_load_that_the_generator_knows() {
