@@ -237,7 +237,7 @@ impl Hook for PluginHook {
 
     fn authenticate(&self, request: &Arc<AuthenticateRequest>) -> Reply<Authentication> {
         let request = Arc::clone(request);
-        self.served.aside(move |served| served.authenticate(&request))
+        self.served.aside(HookPoint::Authenticate, move |served| served.authenticate(&request))
     }
 
     fn authorize(&self, request: &Arc<AuthorizeRequest>) -> Reply<Decision> {
@@ -245,7 +245,7 @@ impl Hook for PluginHook {
             return Reply::Now(self.served.authorize(request, Place::Worker));
         }
         let request = Arc::clone(request);
-        self.served.aside(move |served| served.authorize(&request, Place::Aside))
+        self.served.aside(HookPoint::Authorize, move |served| served.authorize(&request, Place::Aside))
     }
 
     fn on_publish(self: Arc<Self>, topic: &TopicName) -> Option<Arc<dyn Transform>> {
@@ -268,7 +268,7 @@ impl Hook for PluginHook {
             return Reply::Now(self.served.on_subscribe(request, Place::Worker));
         }
         let request = Arc::clone(request);
-        self.served.aside(move |served| served.on_subscribe(&request, Place::Aside))
+        self.served.aside(HookPoint::OnSubscribe, move |served| served.on_subscribe(&request, Place::Aside))
     }
 
     fn on_unsubscribe(&self, request: &Arc<FilterRequest>) -> Reply<FilterVerdict> {
@@ -276,7 +276,8 @@ impl Hook for PluginHook {
             return Reply::Now(self.served.on_unsubscribe(request, Place::Worker));
         }
         let request = Arc::clone(request);
-        self.served.aside(move |served| served.on_unsubscribe(&request, Place::Aside))
+        self.served
+            .aside(HookPoint::OnUnsubscribe, move |served| served.on_unsubscribe(&request, Place::Aside))
     }
 
     fn events(&self) -> EventKinds {
@@ -301,7 +302,7 @@ impl Transform for Bound {
             return Reply::Now(self.0.on_publish(message, now, Place::Worker));
         }
         let message = Arc::clone(message);
-        self.0.aside(move |served| served.on_publish(&message, now, Place::Aside))
+        self.0.aside(HookPoint::OnPublish, move |served| served.on_publish(&message, now, Place::Aside))
     }
 }
 
@@ -446,9 +447,10 @@ impl Served {
     /// Makes a call on a thread of the host.
     fn aside<T: Send + 'static>(
         self: &Arc<Self>,
+        point: HookPoint,
         call: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Reply<T> {
-        if let Err(failure) = self.refuse_in_quarantine() {
+        if let Err(failure) = self.refuse_in_quarantine(point) {
             return Reply::failed(failure);
         }
         let served = Arc::clone(self);
@@ -826,7 +828,7 @@ impl Served {
     ) -> Result<T, Failure> {
         let door = self.quarantine.door();
         if door == Door::Closed {
-            return Err(self.refusal());
+            return Err(self.refusal(point));
         }
         let generation = self.generation.load();
         let call = Call { deadline_ms: generation.config.deadline_ms.at(point), place, hops };
@@ -846,12 +848,12 @@ impl Served {
         answer
     }
 
-    fn refuse_in_quarantine(&self) -> Result<(), Failure> {
-        if self.quarantine.refuses_now() { Err(self.refusal()) } else { Ok(()) }
+    fn refuse_in_quarantine(&self, point: HookPoint) -> Result<(), Failure> {
+        if self.quarantine.refuses_now() { Err(self.refusal(point)) } else { Ok(()) }
     }
 
-    fn refusal(&self) -> Failure {
-        self.counters.count_failure(FailureKind::Unavailable);
+    fn refusal(&self, point: HookPoint) -> Failure {
+        self.counters.count_failure(point, FailureKind::Unavailable);
         Failure::new(FailureKind::Unavailable, "it is in quarantine because it kept failing")
     }
 
@@ -861,7 +863,7 @@ impl Served {
     }
 
     fn failed(&self, point: HookPoint, failure: &Failure, generation: &Arc<Generation>) {
-        self.counters.count_failure(failure.kind);
+        self.counters.count_failure(point, failure.kind);
         if failure.kind == FailureKind::Unavailable {
             return;
         }

@@ -34,6 +34,8 @@ pub struct PluginStats {
     pub histograms: Vec<(HookPoint, Vec<(Duration, u64)>)>,
     /// Calls that failed, by kind; [`FailureKind::Unavailable`] counts those that were not made at all.
     pub failures: Vec<(FailureKind, u64)>,
+    /// The same by hook point. Only what there is.
+    pub failures_by_hook: Vec<(HookPoint, Vec<(FailureKind, u64)>)>,
     /// Events that were left out because the plugin was too slow for them.
     pub events_dropped: u64,
     /// How often another version was taken into service.
@@ -62,7 +64,8 @@ pub struct Latency {
 /// Counts of one plugin.
 pub(crate) struct Counters {
     shards: Box<[Shard]>,
-    failures: [AtomicU64; KINDS.len()],
+    /// Failures are rare: one place for all threads.
+    failures: [[AtomicU64; KINDS.len()]; HookPoint::ALL.len()],
     events_dropped: AtomicU64,
     reloads: AtomicU64,
 }
@@ -112,8 +115,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn count_failure(&self, kind: FailureKind) {
-        for (counted, count) in KINDS.iter().zip(&self.failures) {
+    pub(crate) fn count_failure(&self, point: HookPoint, kind: FailureKind) {
+        for (counted, count) in KINDS.iter().zip(self.failures.get(point as usize).into_iter().flatten()) {
             if *counted == kind {
                 count.fetch_add(1, Ordering::Relaxed);
             }
@@ -142,7 +145,18 @@ impl Counters {
             (point, durations)
         });
         let timed = || durations.iter().filter_map(|(point, all)| Some((*point, all, Latency::of(all)?)));
-        let failures = KINDS.iter().zip(&self.failures);
+        let failures_by_hook: Vec<_> = HookPoint::ALL
+            .into_iter()
+            .zip(&self.failures)
+            .map(|(point, counts)| {
+                (point, by_kind(counts.each_ref().map(|count| count.load(Ordering::Relaxed))))
+            })
+            .filter(|(_, failures)| !failures.is_empty())
+            .collect();
+        let of_kind = |kind| {
+            let all = failures_by_hook.iter().flat_map(|(_, failures)| failures);
+            all.filter(|(of, _)| *of == kind).map(|(_, count)| count).sum()
+        };
         PluginStats {
             calls: HookPoint::ALL
                 .map(|point| (point, calls(point)))
@@ -151,15 +165,18 @@ impl Counters {
                 .collect(),
             latency: timed().map(|(point, _, latency)| (point, latency)).collect(),
             histograms: timed().map(|(point, durations, _)| (point, histogram(durations))).collect(),
-            failures: failures
-                .map(|(kind, count)| (*kind, count.load(Ordering::Relaxed)))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            failures: by_kind(KINDS.map(of_kind)),
+            failures_by_hook,
             events_dropped: self.events_dropped.load(Ordering::Relaxed),
             reloads: self.reloads.load(Ordering::Relaxed),
             ..PluginStats::default()
         }
     }
+}
+
+/// The kinds that there are.
+fn by_kind(counts: [u64; KINDS.len()]) -> Vec<(FailureKind, u64)> {
+    KINDS.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
 }
 
 fn histogram(durations: &[u64; BUCKETS]) -> Vec<(Duration, u64)> {

@@ -59,6 +59,7 @@ fn each_way_of_failing_is_told_apart_and_the_next_call_is_served() {
     assert!(stats.failures.contains(&(FailureKind::Crash, 3)), "{stats:?}");
     assert!(stats.failures.contains(&(FailureKind::OutputTooLarge, 2)), "{stats:?}");
     assert!(stats.failures.contains(&(FailureKind::BadAnswer, 5)), "{stats:?}");
+    assert_eq!(stats.failures_by_hook, [(HookPoint::Authenticate, stats.failures.clone())]);
 }
 
 #[test]

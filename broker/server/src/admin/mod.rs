@@ -197,6 +197,9 @@ pub struct PluginRow {
     /// Calls that failed, by kind; `unavailable` are those that were not made.
     #[serde(default)]
     pub failures_by_kind: BTreeMap<String, u64>,
+    /// The same by hook point.
+    #[serde(default)]
+    pub failures_by_hook: BTreeMap<String, BTreeMap<String, u64>>,
     /// Events that it was too slow for.
     #[serde(default)]
     pub events_dropped: u64,

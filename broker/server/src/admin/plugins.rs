@@ -44,6 +44,11 @@ fn row(plugin: &Plugin) -> PluginRow {
         calls_by_hook: by_hook(&stats.calls),
         latency: latency(&stats),
         failures_by_kind: by_kind(&stats.failures),
+        failures_by_hook: stats
+            .failures_by_hook
+            .iter()
+            .map(|(point, failures)| (point.name().to_owned(), by_kind(failures)))
+            .collect(),
         events_dropped: stats.events_dropped,
         memory_bytes: stats.memory_bytes,
         metrics: hook.figures().into_iter().map(|(name, figure)| (name, metric_row(&figure))).collect(),
@@ -121,6 +126,11 @@ pub(crate) fn figures(row: &PluginRow) -> Vec<(String, String)> {
     put("reloads".to_owned(), row.reloads.to_string());
     put("events/dropped".to_owned(), row.events_dropped.to_string());
     put_calls(&mut put, "", &row.calls_by_hook, &row.latency, &row.failures_by_kind, row.memory_bytes);
+    for (hook, failures) in &row.failures_by_hook {
+        for (kind, count) in failures {
+            put(format!("failures/{hook}/{kind}"), count.to_string());
+        }
+    }
     for (name, metric) in &row.metrics {
         let topic = format!("metrics/{name}");
         match metric {

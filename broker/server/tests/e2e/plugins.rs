@@ -374,7 +374,7 @@ fn what_a_plugin_does_costs_and_says_of_itself_is_listed_and_published() {
     });
     assert_eq!(row["metrics"]["counted"], serde_json::json!({ "kind": "counter", "value": 3 }));
     assert_eq!(
-        (&row["calls_by_hook"]["on-publish"], &row["failures_by_kind"]["crash"]),
+        (&row["calls_by_hook"]["on-publish"], &row["failures_by_hook"]["on-publish"]["crash"]),
         (&2.into(), &1.into())
     );
     assert!(row["memory_bytes"].as_u64() > Some(0), "{row}");
