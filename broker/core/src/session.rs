@@ -229,6 +229,21 @@ impl Live {
     }
 }
 
+/// Whether an acknowledgement has no words with it: MQTT 3.1.1 knows none, and what refuses nothing needs none.
+pub(crate) fn is_wordless(version: Version, code: ReasonCode) -> bool {
+    version == Version::V311 || !code.is_error()
+}
+
+/// Hands acknowledgements without words to `outbox`, all with one push. Answers whether the outbox must be flushed and
+/// nobody knows yet.
+pub(crate) fn acknowledge_all(
+    outbox: &Outbox,
+    version: Version,
+    acks: impl IntoIterator<Item = (PacketType, PacketId, ReasonCode)>,
+) -> bool {
+    outbox.push(|out| acks.into_iter().for_each(|(kind, id, code)| encode_ack(kind, id, code, version, out)))
+}
+
 /// Hands one acknowledgement to `outbox`, with the broker's words where it refuses something. Answers whether the
 /// outbox must be flushed and nobody knows yet.
 pub(crate) fn acknowledge(
@@ -239,8 +254,8 @@ pub(crate) fn acknowledge(
     code: ReasonCode,
 ) -> bool {
     let version = terms.version;
-    if version == Version::V311 || !code.is_error() {
-        return outbox.push(|out| encode_ack(kind, id, code, version, out));
+    if is_wordless(version, code) {
+        return acknowledge_all(outbox, version, [(kind, id, code)]);
     }
     let ack = Ack::with_code(id, code);
     let packet = match kind {

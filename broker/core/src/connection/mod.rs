@@ -173,13 +173,12 @@ impl Connection {
         let buffer_bytes = bytes.capacity();
         while self.wants_input() {
             if self.shortcut(bytes, buffer_bytes, now) {
+                self.heard(now);
                 continue;
             }
             match self.decoder.decode(bytes) {
                 Ok(Some(packet)) => {
-                    if let Phase::Open(open) = &mut self.phase {
-                        open.last_packet_at = now.at;
-                    }
+                    self.heard(now);
                     self.take(packet, now);
                 }
                 Ok(None) => return,
@@ -188,6 +187,13 @@ impl Connection {
         }
         if self.is_choked() {
             self.outbox.want_room();
+        }
+    }
+
+    /// A packet has come.
+    fn heard(&mut self, now: Now) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.last_packet_at = now.at;
         }
     }
 

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use weirmq_wire::{ConnAck, Packet, PacketId, PacketType, ReasonCode, Version, encode_ack};
+use weirmq_wire::{ConnAck, Packet, PacketId, PacketType, ReasonCode, Version};
 
 use super::{Connection, Phase, Ways};
 use crate::broker::Ending;
 use crate::durable::slot::{Held, Hold};
 use crate::durable::{Journal, NotKept, Position, Waiter};
 use crate::message::Message;
+use crate::session;
 use crate::time::Now;
 use crate::topic::Subscribable;
 
@@ -207,25 +208,23 @@ impl Connection {
     /// `kept`. Answers whether there are any.
     fn pay_acks(&mut self, kept: Position) -> bool {
         let (version, Some(owed)) = (self.terms.version, &mut self.owed) else { return false };
-        let is_next = |(after, owe): &&(After, Owe)| match (after, owe) {
-            (After::Position(position), Owe::Ack(_, _, code)) => {
-                *position <= kept && (version == Version::V311 || !code.is_error())
+        let ack = |(after, owe): &(After, Owe)| match (after, owe) {
+            (After::Position(position), Owe::Ack(kind, id, code))
+                if *position <= kept && session::is_wordless(version, *code) =>
+            {
+                Some((*kind, *id, *code))
             }
-            _ => false,
+            _ => None,
         };
-        let count = owed.queue.iter().take_while(is_next).count();
-        let (acks, pubacks) = (owed.queue.drain(..count), &mut owed.pubacks);
-        let encode = |out: &mut Vec<u8>| {
-            for (_, owe) in acks {
-                *pubacks -= usize::from(is_puback(&owe));
-                if let Owe::Ack(kind, id, code) = owe {
-                    encode_ack(kind, id, code, version, out);
-                }
-            }
-        };
-        if count > 0 && self.outbox.push(encode) {
+        let acks = owed.queue.iter().map_while(ack);
+        let (count, pubacks) = acks.clone().fold((0, 0), |(count, pubacks), (kind, ..)| {
+            (count + 1, pubacks + usize::from(kind == PacketType::PubAck))
+        });
+        if count > 0 && session::acknowledge_all(&self.outbox, version, acks) {
             self.batch.add(&self.outbox);
         }
+        owed.pubacks -= pubacks;
+        owed.queue.drain(..count);
         count > 0
     }
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weirmq_wire::{
-    Ack, PacketId, PacketType, Properties, Publish, PublishExtras, ReasonCode, Version, encode_ack,
-};
+use weirmq_wire::{Ack, PacketId, PacketType, Properties, Publish, PublishExtras, ReasonCode, Version};
 
 use super::owed::Owe;
 use super::shortcut::ACKS_MAX;
@@ -127,9 +125,6 @@ impl Connection {
 
     /// Publishes to the topic that was looked up last, without properties.
     pub(super) fn publish_known(&mut self, head: Head, payload: Bytes, now: Now) {
-        if let Phase::Open(open) = &mut self.phase {
-            open.last_packet_at = now.at;
-        }
         if self.admits(head, payload.len(), now) && !self.is_answered(head) {
             self.publish_on(head, payload, None, now);
         }
@@ -465,10 +460,10 @@ impl Connection {
             return acks.for_each(|(id, code)| self.owe(Owe::Ack(kind, id, code)));
         }
         let version = self.terms.version;
-        if version == Version::V5 && acks.clone().any(|(_, code)| code.is_error()) {
+        if !acks.clone().all(|(_, code)| session::is_wordless(version, code)) {
             return acks.for_each(|(id, code)| self.acknowledge_now(kind, id, code));
         }
-        if self.outbox.push(|out| acks.for_each(|(id, code)| encode_ack(kind, id, code, version, out))) {
+        if session::acknowledge_all(&self.outbox, version, acks.map(|(id, code)| (kind, id, code))) {
             self.batch.add(&self.outbox);
         }
     }

@@ -31,8 +31,7 @@ impl Connection {
             && known.plan.is_relayed()
             && known.verdict(Kind::FLEETING, |_| None) == Some(Ok(()))
         {
-            self.relay(bytes, buffer_bytes, now);
-            return true;
+            return self.relay(bytes, buffer_bytes, now);
         }
         let head = Head { qos: seen.qos, retain: seen.retain, packet_id: seen.packet_id };
         if seen.payload.len() > COPIED_BYTES_MAX || self.is_too_many(head.qos, head.packet_id) {
@@ -49,9 +48,6 @@ impl Connection {
     fn take_acks(&mut self, bytes: &mut BytesMut, now: Now) -> bool {
         let owed_max = self.broker.limits().backlog_packets_max.saturating_sub(self.owes());
         let Some(acks) = self.decoder.glance_at_acks(bytes, ACKS_MAX.min(owed_max)) else { return false };
-        if let Phase::Open(open) = &mut self.phase {
-            open.last_packet_at = now.at;
-        }
         match acks.kind {
             PacketType::PubRec => self.pubrecs(acks.ids()),
             PacketType::PubRel => self.pubrels(acks.ids()),
@@ -64,11 +60,11 @@ impl Connection {
     }
 
     /// Takes off the front of `bytes` the QoS 0 messages to the topic that was looked up last, which may be handed on as
-    /// they came: no hook, rule or group wants them.
-    fn relay(&mut self, bytes: &mut BytesMut, buffer_bytes: usize, now: Now) {
-        let Phase::Open(open) = &mut self.phase else { return };
+    /// they came: no hook, rule or group wants them. Answers whether there were any.
+    fn relay(&mut self, bytes: &mut BytesMut, buffer_bytes: usize, now: Now) -> bool {
+        let Phase::Open(open) = &mut self.phase else { return false };
         let known = open.topics.as_mut().and_then(|topics| topics.last(&self.broker));
-        let (Some(known), Some(version)) = (known, self.decoder.version()) else { return };
+        let (Some(known), Some(version)) = (known, self.decoder.version()) else { return false };
         let plan = &*known.plan;
         let (mut length, mut messages, mut payload_bytes, mut longest) = (0, 0, 0, 0);
         while let Some(seen) = bytes.get(length..).and_then(|rest| self.decoder.glance(rest))
@@ -80,7 +76,9 @@ impl Connection {
             payload_bytes += seen.payload.len();
             longest = longest.max(seen.frame.len());
         }
-        open.last_packet_at = now.at;
+        if messages == 0 {
+            return false;
+        }
         self.batch.received(messages, payload_bytes);
         let way = relay::way(length, plan.receivers.len(), buffer_bytes);
         let frames = match way {
@@ -96,5 +94,6 @@ impl Connection {
         if way != Way::Whole {
             bytes.advance(length);
         }
+        true
     }
 }
