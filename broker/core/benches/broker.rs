@@ -4,56 +4,24 @@
 //! `cargo bench -p weirmq-core`. Beside the messages stands the copying of their bytes, below which nothing can be.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod support;
+
 use std::hint::black_box;
-use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use parking_lot::Mutex;
+use support::{Client, MESSAGES, NoSinks, TOPIC, Welcome, ids, publish};
 use weirmq_core::broker::{Broker, Settings};
-use weirmq_core::connection::{Connection, Peer};
 use weirmq_core::hook::{
     Action, Actions, AuthenticateRequest, Authentication, AuthorizeRequest, Chains, Decision, Failure, Hook,
-    HookPoint, HookPoints, Lease, Link, Observe, PublishRight, Reply, Rights, SubscribeRight,
+    HookPoint, HookPoints, Lease, Link, Observe, Reply,
 };
 use weirmq_core::message::Message;
-use weirmq_core::outbox::{Outbox, Transport};
-use weirmq_core::record::{Record, Refused, Sinks};
-use weirmq_core::time::{Instant, Now};
+use weirmq_core::time::Now;
 use weirmq_core::topic::{TopicFilter, TopicName};
-use weirmq_wire::{
-    Connect, Packet, PacketId, PacketType, Publish, QoS, ReasonCode, Subscribe, SubscribeOptions, Text,
-    Version, encode_ack,
-};
-
-const NOW: Now = Now { at: Instant::from_micros(1_000_000), unix_ms: 1_700_000_000_000 };
-/// As many as a busy read finds in the buffer.
-const MESSAGES: u16 = 100;
-const PAYLOAD: [u8; 64] = [b'x'; 64];
-
-/// Lets everybody in and allows everything.
-struct Welcome;
-
-impl Hook for Welcome {
-    fn name(&self) -> &str {
-        "welcome"
-    }
-
-    fn points(&self) -> HookPoints {
-        HookPoints::NONE.with(HookPoint::Authenticate)
-    }
-
-    fn authenticate(&self, _: &Arc<AuthenticateRequest>) -> Reply<Authentication> {
-        let filter = TopicFilter::new("#").unwrap();
-        let publish = vec![PublishRight { filter: filter.clone(), qos_max: QoS::ExactlyOnce, retain: true }];
-        let subscribe = vec![SubscribeRight { filter, qos_max: QoS::ExactlyOnce }];
-        let lease = Lease { rights: Some(Arc::new(Rights { publish, subscribe })), ..Lease::default() };
-        Reply::ready(Authentication::Allow { lease, data: None })
-    }
-}
+use weirmq_wire::{PacketId, PacketType, QoS, ReasonCode, Version, encode_ack};
 
 /// Lets everybody in, and says of each topic that they may publish there. It is asked once.
 #[derive(Default)]
@@ -108,73 +76,6 @@ impl Observe for Looks {
     }
 }
 
-struct NoSinks;
-
-impl Sinks for NoSinks {
-    fn submit(&self, _: Record) -> Result<(), Refused> {
-        Ok(())
-    }
-}
-
-/// A socket that takes everything. What it takes can be looked at where acknowledgements have to be made for it.
-#[derive(Default)]
-struct Drain {
-    kept: Option<Mutex<Vec<u8>>>,
-}
-
-impl Transport for Drain {
-    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        if let Some(kept) = &self.kept {
-            slices.iter().for_each(|slice| kept.lock().extend_from_slice(slice));
-        }
-        Ok(slices.iter().map(|slice| black_box(slice).len()).sum())
-    }
-
-    fn wake(&self) {}
-}
-
-/// A client, and the broker's side of it.
-struct Client {
-    connection: Connection,
-    drain: Arc<Drain>,
-    input: BytesMut,
-}
-
-impl Client {
-    fn connect(broker: &Arc<Broker>, name: &str, keeps: bool) -> Self {
-        let drain = Arc::new(Drain { kept: keeps.then(Mutex::default) });
-        let outbox: Arc<Outbox> = Arc::new(Outbox::new(Arc::clone(&drain)));
-        let peer = Peer { address: None, listener: Arc::from("bench") };
-        let connection = Connection::new(Arc::clone(broker), outbox, peer, NOW);
-        let mut client = Self { connection, drain, input: BytesMut::with_capacity(64 * 1024) };
-        let connect = Connect::new(Version::V311, Text::new(name).unwrap());
-        client.packet(&Packet::Connect(Box::new(connect)));
-        assert!(client.connection.is_open());
-        client
-    }
-
-    fn packet(&mut self, packet: &Packet) {
-        let mut bytes = Vec::new();
-        packet.encode(Version::V311, &mut bytes).unwrap();
-        self.bytes(&bytes);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.input.reserve(bytes.len());
-        self.input.extend_from_slice(bytes);
-        self.connection.input(&mut self.input, NOW);
-        self.connection.flush();
-    }
-
-    fn subscribe(&mut self, filters: impl IntoIterator<Item = String>) {
-        let options = SubscribeOptions { qos: QoS::ExactlyOnce, ..SubscribeOptions::default() };
-        let filters = filters.into_iter().map(|filter| (Text::new(&filter).unwrap(), options)).collect();
-        let packet_id = PacketId::MIN;
-        let packet = Subscribe { packet_id, subscription_id: None, user_properties: Vec::new(), filters };
-        self.packet(&Packet::Subscribe(packet));
-    }
-}
-
 fn broker(hooks: impl IntoIterator<Item = Arc<dyn Hook>>) -> Arc<Broker> {
     let mut settings = Settings::default();
     settings.limits.subscriptions_max = usize::MAX;
@@ -185,20 +86,6 @@ fn broker(hooks: impl IntoIterator<Item = Arc<dyn Hook>>) -> Arc<Broker> {
     broker
 }
 
-fn publish(topic: &str, qos: QoS, id: u16, out: &mut Vec<u8>) {
-    let packet = Packet::Publish(Publish {
-        dup: false,
-        qos,
-        retain: false,
-        topic: Text::new(topic).unwrap(),
-        packet_id: PacketId::new(id).filter(|_| qos > QoS::AtMostOnce),
-        extras: None,
-        payload: Bytes::from_static(&PAYLOAD),
-    });
-    packet.encode(Version::V311, out).unwrap();
-}
-
-/// Messages to these topics in turn.
 fn block(topics: &[&str], qos: QoS) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (id, topic) in (1..=MESSAGES).zip(topics.iter().cycle()) {
@@ -219,8 +106,8 @@ fn acks(kind: PacketType) -> Vec<u8> {
 fn messages(bench: &mut Criterion) {
     let mut group = bench.benchmark_group("a message through core");
     group.throughput(Throughput::Elements(MESSAGES.into()));
-    let one = block(&["factory/a/press-1/value"], QoS::AtMostOnce);
-    let two = block(&["factory/a/press-1/value", "factory/a/press-2/value"], QoS::AtMostOnce);
+    let one = block(&[TOPIC], QoS::AtMostOnce);
+    let two = block(&[TOPIC, "factory/a/press-2/value"], QoS::AtMostOnce);
     let mut copy = Vec::with_capacity(one.len());
     group.bench_function("limit: its bytes are copied", |bench| {
         bench.iter(|| {
@@ -264,9 +151,9 @@ fn sessions(bench: &mut Criterion) {
         let broker = broker([]);
         let mut receiver = Client::connect(&broker, "receiver", true);
         receiver.subscribe(["#".to_owned()]);
-        receiver.drain.kept.as_ref().unwrap().lock().clear();
+        receiver.got(&mut Vec::new());
         let mut publisher = Client::connect(&broker, "publisher", false);
-        let (bytes, released) = (block(&["factory/a/press-1/value"], qos), acks(PacketType::PubRel));
+        let (bytes, released) = (block(&[TOPIC], qos), acks(PacketType::PubRel));
         let steps: &[PacketType] = match qos {
             QoS::ExactlyOnce => &[PacketType::PubRec, PacketType::PubComp],
             _ => &[PacketType::PubAck],
@@ -279,32 +166,18 @@ fn sessions(bench: &mut Criterion) {
                     publisher.bytes(&released);
                 }
                 // The identifiers that the broker gives go on from block to block.
-                got.clear();
-                std::mem::swap(&mut *receiver.drain.kept.as_ref().unwrap().lock(), &mut got);
+                receiver.got(&mut got);
                 for kind in steps {
                     answers.clear();
                     ids(&got, |id| encode_ack(*kind, id, ReasonCode::Success, Version::V311, &mut answers));
                     receiver.bytes(&answers);
                 }
-                receiver.drain.kept.as_ref().unwrap().lock().clear();
+                receiver.got(&mut got);
             });
         });
         assert_eq!(broker.client("receiver").map(|client| client.pending), Some(0));
     }
     group.finish();
-}
-
-/// The packet identifiers of the PUBLISH packets in `bytes`, all of which have the same size.
-fn ids(bytes: &[u8], mut each: impl FnMut(PacketId)) {
-    let topic_len = "factory/a/press-1/value".len();
-    let frame_len = 2 + 2 + topic_len + 2 + PAYLOAD.len();
-    for frame in
-        bytes.chunks_exact(frame_len).filter(|frame| frame.first().is_some_and(|byte| byte >> 4 == 3))
-    {
-        if let Some(&[high, low]) = frame.get(4 + topic_len..6 + topic_len) {
-            PacketId::new(u16::from_be_bytes([high, low])).into_iter().for_each(&mut each);
-        }
-    }
 }
 
 /// The first message to a topic finds out who receives it. How many subscriptions there are must not matter, only how

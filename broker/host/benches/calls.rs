@@ -4,26 +4,21 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot run should say so and stop")]
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use serde_json::json;
+use support::{NOW, TOPIC, answered, message, plugin, request};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, OptLevel, Store};
-use weirmq_core::hook::{Action, AuthorizeRequest, Hook, Identity, Lease, Reply};
-use weirmq_core::message::{Message, Properties, Publisher, QoS};
-use weirmq_core::time::{Instant, Now};
+use weirmq_core::hook::{Action, Hook};
+use weirmq_core::message::QoS;
 use weirmq_core::topic::TopicName;
-use weirmq_host::{Host, HostConfig, PluginConfig, PluginHook};
 
 criterion_group!(benches, floor, authorize, transform_64_bytes, two_threads);
 criterion_main!(benches);
-
-const NOW: Now = Now { at: Instant::from_micros(1), unix_ms: 1_700_000_000_000 };
-const TOPIC: &str = "factory/a/press-1/temperature";
 
 /// A component that takes texts and does nothing with them; what it is given for them it has back at once.
 const IDLE: &str = r#"(component
@@ -73,7 +68,8 @@ fn floor(criterion: &mut Criterion) {
 }
 
 fn authorize(criterion: &mut Criterion) {
-    let request = request();
+    let topic = TopicName::new(TOPIC).unwrap();
+    let request = request(Action::Publish { topic, qos: QoS::AtLeastOnce, retain: false });
     for name in ["lean", "hostile"] {
         let plugin = plugin(name, false);
         criterion.bench_function(&format!("wasm/authorize, {name}"), |bencher| {
@@ -91,7 +87,7 @@ fn transform_64_bytes(criterion: &mut Criterion) {
     ] {
         let plugin = plugin(name, replace);
         let transform = plugin.on_publish(&TopicName::new(TOPIC).unwrap()).unwrap();
-        let message = Arc::new(message(command));
+        let message = message(format!("{command:<64}"));
         let verb = if replace { "replace" } else { "pass" };
         criterion.bench_function(&format!("wasm/transform 64 bytes, {name}: {verb}"), |bencher| {
             bencher.iter(|| answered(transform.transform(&message, NOW)));
@@ -106,63 +102,15 @@ fn two_threads(criterion: &mut Criterion) {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let message = Arc::new(message("as it is"));
+            let message = message(format!("{:<64}", "as it is"));
             while !is_over.load(Ordering::Relaxed) {
                 answered(transform.transform(&message, NOW));
             }
         });
-        let message = Arc::new(message("as it is"));
+        let message = message(format!("{:<64}", "as it is"));
         criterion.bench_function("wasm/transform 64 bytes, lean: pass, beside another thread", |bencher| {
             bencher.iter(|| answered(transform.transform(&message, NOW)));
         });
         is_over.store(true, Ordering::Relaxed);
     });
-}
-
-fn request() -> Arc<AuthorizeRequest> {
-    let identity = Arc::new(Identity {
-        client_id: "client-1".into(),
-        username: Some("press-1".into()),
-        peer: Some("192.0.2.7:51234".parse().unwrap()),
-        listener: "main".into(),
-        lease: Lease { principal: "press-1".into(), ..Lease::default() },
-    });
-    let topic = TopicName::new(TOPIC).unwrap();
-    let action = Action::Publish { topic, qos: QoS::AtLeastOnce, retain: false };
-    Arc::new(AuthorizeRequest { identity, action })
-}
-
-fn message(command: &str) -> Message {
-    Message {
-        topic: TopicName::new(TOPIC).unwrap(),
-        payload: Bytes::from(format!("{command:<64}")),
-        qos: QoS::AtMostOnce,
-        retain: false,
-        properties: Properties::default(),
-        publisher: Publisher::Client { client_id: "client-1".into(), principal: "press-1".into() },
-        received_unix_ms: NOW.unix_ms,
-        expires_at: None,
-        hops: 0,
-    }
-}
-
-fn plugin(name: &str, replace: bool) -> Arc<PluginHook> {
-    let folder = std::env::var_os("WEIRMQ_GUESTS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"), PathBuf::from);
-    let file = folder.join(format!("{name}.wasm"));
-    assert!(file.is_file(), "'{}' is not there: run `cargo xtask guests`", file.display());
-    let mut config = PluginConfig::new(name, file);
-    if name == "lean" {
-        config.config = json!({ "topics": ["#"], "replace": replace }).as_object().unwrap().clone();
-    }
-    // On a busy machine a call may be away from its processor for longer than it may take.
-    (config.deadline_ms.authorize, config.deadline_ms.on_publish) = (1000, 1000);
-    Host::new(HostConfig::default()).unwrap().load(&config).unwrap()
-}
-
-fn answered<T>(reply: Reply<T>) -> T {
-    match reply {
-        Reply::Now(answer) => answer.unwrap(),
-        Reply::Later(_) => panic!("a call on the message path must not wait"),
-    }
 }

@@ -7,12 +7,15 @@
     reason = "a measurement that cannot be made should say so and stop"
 )]
 
-use std::path::{Path, PathBuf};
+#[path = "../tests/support/mod.rs"]
+mod support;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use support::guest;
 use tokio::runtime::Runtime;
 use weirmq_core::hook::{
     Action, AuthenticateRequest, AuthorizeRequest, Hook, Identity, Lease, Reply, Transformed, Version,
@@ -62,7 +65,7 @@ type Call = Box<dyn FnMut()>;
 
 fn row(language: &str, name: &str, config: Value, call: impl FnOnce(Arc<PluginHook>) -> Call) {
     let folder = tempfile::tempdir().unwrap();
-    let file = guests().join(format!("example-{name}.wasm"));
+    let file = guest(&format!("example-{name}"));
     assert!(file.is_file(), "'{}' is not there: run `cargo xtask guests`", file.display());
     let bytes = std::fs::metadata(&file).unwrap().len();
     let config = PluginConfig {
@@ -171,11 +174,6 @@ fn identity() -> Arc<Identity> {
 
 fn topic(name: &str) -> TopicName {
     TopicName::new(name).unwrap()
-}
-
-fn guests() -> PathBuf {
-    std::env::var_os("WEIRMQ_GUESTS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"), PathBuf::from)
 }
 
 fn size(bytes: u64) -> String {

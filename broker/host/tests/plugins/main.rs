@@ -27,11 +27,15 @@ mod reload;
 mod shadow;
 mod topic_policy;
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use support::guest;
 use tempfile::TempDir;
 use weirmq_core::hook::{
     Action, AuthenticateRequest, Authentication, AuthorizeRequest, Decision, Failure, FailureKind,
@@ -49,15 +53,6 @@ static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(cached()).unwrap());
 fn cached() -> HostConfig {
     let cache_folder = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins"));
     HostConfig { cache_folder, ..HostConfig::default() }
-}
-
-/// The built component `name`.
-fn guest(name: &str) -> PathBuf {
-    let folder = std::env::var_os("WEIRMQ_GUESTS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"), PathBuf::from);
-    let file = folder.join(format!("{name}.wasm"));
-    assert!(file.is_file(), "'{}' is not there: run `cargo xtask guests`", file.display());
-    file
 }
 
 /// The configuration of `name` with `config` for the plugin, and with deadlines that a busy machine keeps.
