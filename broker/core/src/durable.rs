@@ -120,6 +120,18 @@ impl Records {
         self.ends.shrink_to(events);
     }
 
+    /// How many records have ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Takes over the records of `other`, behind those that have ended here.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        let before = self.events.len();
+        self.events.append(&mut other.events);
+        self.ends.extend(other.ends.drain(..).map(|end| end + before));
+    }
+
     /// How many events there are.
     #[must_use]
     pub fn len(&self) -> usize {

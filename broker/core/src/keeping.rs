@@ -1,5 +1,6 @@
 //! What is to be recorded of one message, collected while it is routed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
@@ -7,7 +8,6 @@ use smallvec::{SmallVec, smallvec};
 use crate::batch::Batch;
 use crate::broker::Broker;
 use crate::durable::event::{Published, Recipient, Recipients, RetainChange, Stage, StoredMessage};
-use crate::durable::ledger::Publication;
 use crate::durable::slot::Slot;
 use crate::hook::{Denial, HookPoint, Persisted, Policy};
 use crate::message::{Message, Publisher, QoS};
@@ -19,16 +19,16 @@ use crate::time::Now;
 use weirmq_wire::ReasonCode;
 
 /// What is to be recorded of one message.
-pub(crate) struct Keeping {
+pub(crate) struct Keeping<'s> {
     /// What of the message is recorded, where anything is.
     sealed: Option<Sealed>,
     slot: Option<Slot>,
     recipients: Recipients,
     /// Theirs.
-    sessions: SmallVec<[Arc<Session>; 1]>,
+    sessions: SmallVec<[Cow<'s, Arc<Session>>; 1]>,
     retain: RetainChange,
     /// What on-deliver hooks have made of it for single receivers.
-    changed: Vec<(Sealed, Recipient, Arc<Session>, Slot)>,
+    changed: Vec<(Sealed, Recipient, Cow<'s, Arc<Session>>, Slot)>,
 }
 
 /// A delivery that is recorded if the session takes it.
@@ -45,7 +45,7 @@ struct Sealed {
     by: Vec<Arc<str>>,
 }
 
-impl Keeping {
+impl<'s> Keeping<'s> {
     /// For `message`, as its persistence hooks say.
     ///
     /// # Errors
@@ -103,13 +103,13 @@ impl Keeping {
     pub(crate) fn taken(
         &mut self,
         broker: &Broker,
-        session: &Arc<Session>,
+        session: Cow<'s, Arc<Session>>,
         prepared: Prepared,
         stage: Stage,
         plan: &Plan,
     ) {
         let Prepared { recipient, changed } = prepared;
-        let (recipient, session) = (Recipient { stage, ..recipient }, Arc::clone(session));
+        let recipient = Recipient { stage, ..recipient };
         let Some((message, slot)) = changed else {
             self.recipients.push(recipient);
             return self.sessions.push(session);
@@ -125,18 +125,17 @@ impl Keeping {
     pub(crate) fn note(self, message: &Message, now: Now, batch: &mut Batch) {
         let Some(sealed) = self.sealed else { return };
         let is_awaited = message.qos > QoS::AtMostOnce;
-        if !self.recipients.is_empty() || self.retain != RetainChange::Keep {
+        if (!self.recipients.is_empty() || self.retain != RetainChange::Keep)
+            && let Some(ledger) = batch.ledger()
+        {
             let published = sealed.published(self.recipients, self.retain, now);
-            let publication = Publication { published, sessions: self.sessions, slot: self.slot };
-            if let Some(ledger) = batch.ledger() {
-                ledger.published(publication, is_awaited);
-            }
+            let sessions = self.sessions.iter().map(|session| &**session);
+            ledger.published(published, sessions, self.slot, is_awaited);
         }
         for (sealed, recipient, session, slot) in self.changed {
-            let published = sealed.published(smallvec![recipient], RetainChange::Keep, now);
-            let publication = Publication { published, sessions: smallvec![session], slot: Some(slot) };
             if let Some(ledger) = batch.ledger() {
-                ledger.published(publication, is_awaited);
+                let published = sealed.published(smallvec![recipient], RetainChange::Keep, now);
+                ledger.published(published, [&*session], Some(slot), is_awaited);
             }
         }
     }

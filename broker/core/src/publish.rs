@@ -1,6 +1,7 @@
 //! The way of a message from acceptance to the outboxes: transforms, the check of what they have made, rules,
 //! receivers, and the further messages of rules.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::future::Future;
@@ -627,11 +628,11 @@ fn versions(all: &[Arc<Changes>]) -> u64 {
 }
 
 /// Hands `message` to everybody who receives its topic.
-fn deliver(
+fn deliver<'p>(
     broker: &Broker,
     message: &Arc<Message>,
-    plan: &Plan,
-    keeping: &mut Keeping,
+    plan: &'p Plan,
+    keeping: &mut Keeping<'p>,
     now: Now,
     batch: &mut Batch,
 ) -> usize {
@@ -640,7 +641,8 @@ fn deliver(
     for receiver in &plan.receivers {
         if let Some(grant) = receiver.grant(publisher) {
             matched += 1;
-            deliver_to(broker, &receiver.session, message, plan, grant, keeping, now, batch);
+            let session = Cow::Borrowed(&receiver.session);
+            deliver_to(broker, session, message, plan, grant, keeping, now, batch);
         }
     }
     for group in &plan.groups {
@@ -649,7 +651,8 @@ fn deliver(
         match chosen {
             Some(member) => {
                 let grant = Grant::of(&member.options);
-                deliver_to(broker, &member.session, message, plan, &grant, keeping, now, batch);
+                let session = Cow::Owned(member.session);
+                deliver_to(broker, session, message, plan, &grant, keeping, now, batch);
             }
             None => broker.dropped(None, &**message, DropReason::NoReceiverOnline),
         }
@@ -658,19 +661,19 @@ fn deliver(
 }
 
 #[expect(clippy::too_many_arguments, reason = "the way of one message to one receiver takes what it takes")]
-fn deliver_to(
+fn deliver_to<'p>(
     broker: &Broker,
-    session: &Arc<Session>,
+    session: Cow<'p, Arc<Session>>,
     message: &Arc<Message>,
     plan: &Plan,
     grant: &Grant,
-    keeping: &mut Keeping,
+    keeping: &mut Keeping<'p>,
     now: Now,
     batch: &mut Batch,
 ) {
-    let delivered = match on_deliver(broker, session, message, plan, now) {
+    let delivered = match on_deliver(broker, &session, message, plan, now) {
         Ok(delivered) => delivered,
-        Err(reason) => return broker.dropped(Some(session), &**message, reason),
+        Err(reason) => return broker.dropped(Some(&session), &**message, reason),
     };
     let mut parcel = Parcel {
         qos: delivered.qos.min(grant.qos),
@@ -682,19 +685,19 @@ fn deliver_to(
     let mut state = session.lock();
     if state.ended {
         drop(state);
-        return broker.dropped(Some(session), &**message, DropReason::SessionEnded);
+        return broker.dropped(Some(&session), &**message, DropReason::SessionEnded);
     }
     let is_kept = state.kept && parcel.qos > QoS::AtMostOnce;
-    let prepared = if is_kept { keeping.prepare(session, message, &mut parcel, batch) } else { None };
+    let prepared = if is_kept { keeping.prepare(&session, message, &mut parcel, batch) } else { None };
     let crate::session::State { outbound, live, .. } = &mut *state;
-    let on_drop = &mut |reason, message: &Message| broker.dropped(Some(session), message, reason);
+    let on_drop = &mut |reason, message: &Message| broker.dropped(Some(&session), message, reason);
     let offered = outbound.offer(live.as_mut(), parcel, &broker.limits, now.at, batch, on_drop);
     session.set_holds(outbound.is_holding());
     drop(state);
     match (offered, prepared) {
         (Ok(stage), Some(prepared)) => keeping.taken(broker, session, prepared, stage, plan),
         (Ok(_), None) => {}
-        (Err(reason), _) => broker.dropped(Some(session), &**message, reason),
+        (Err(reason), _) => broker.dropped(Some(&session), &**message, reason),
     }
 }
 

@@ -196,7 +196,7 @@ fn interval_mode() {
     let started = Instant::now();
     let mut last = None;
     for queued in store.queue(&receiver, 0, usize::MAX) {
-        let settled = Event::Settled { client: Arc::clone(&receiver), number: queued.number };
+        let settled = Event::Settled { client: Arc::clone(&receiver), number: queued.number, more: 0 };
         last = Some(store.append(std::slice::from_ref(&settled)));
     }
     last.unwrap().wait().unwrap();
@@ -339,7 +339,7 @@ fn settled() {
             for ticket in tickets {
                 let number = ticket.number();
                 ticket.wait().unwrap();
-                drop(store.append(&[Event::Settled { client: Arc::clone(&receiver), number }]));
+                drop(store.append(&[Event::Settled { client: Arc::clone(&receiver), number, more: 0 }]));
             }
         });
     });

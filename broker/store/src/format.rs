@@ -37,6 +37,8 @@ const KEY_SET: u8 = 14;
 const KEY_REMOVED: u8 = 15;
 const MESSAGE_COPIED: u8 = 16;
 const SINK_COPIED: u8 = 17;
+const SETTLED_RUN: u8 = 18;
+const PUBLISHED_AGAIN: u8 = 19;
 
 /// An event as it stands in a frame.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ pub(crate) enum EventView<'a> {
     Published(PublishedView<'a>),
     UnderWay { client: &'a str, number: Number, packet_id: PacketId },
     Released { client: &'a str, number: Number },
-    Settled { client: &'a str, number: Number },
+    Settled { client: &'a str, number: Number, more: u32 },
     Taken { client: &'a str, packet_id: PacketId },
     Freed { client: &'a str, packet_id: PacketId },
     RetainedCleared { topic: &'a str },
@@ -63,11 +65,22 @@ pub(crate) enum EventView<'a> {
 pub(crate) struct PublishedView<'a> {
     /// Its number, when it was copied; else that follows from its record.
     pub(crate) copied: Option<Number>,
-    pub(crate) message: &'a [u8],
+    message: &'a [u8],
+    again: Option<Again<'a>>,
     pub(crate) retain: RetainChange,
     pub(crate) taken_from: Option<(&'a str, PacketId)>,
     recipients_count: usize,
     recipients: Reader<'a>,
+}
+
+/// What is different in a message that is like another in its frame.
+#[derive(Debug, Clone, Copy)]
+struct Again<'a> {
+    /// How much later it was received, in milliseconds.
+    later_ms: u64,
+    /// For each recipient its packet identifier, 0 where it waits.
+    packet_ids: Reader<'a>,
+    payload: &'a [u8],
 }
 
 /// A recipient as it stands in a frame.
@@ -85,15 +98,19 @@ pub(crate) struct RecipientView<'a> {
 pub(crate) struct Located<'a> {
     pub(crate) at: u32,
     pub(crate) bytes: &'a [u8],
+    /// How many bytes it takes where it is not said in few words, give or take packet identifiers.
+    pub(crate) whole_bytes: usize,
     pub(crate) event: EventView<'a>,
 }
 
 /// The events of a frame, in order.
 pub(crate) fn events(all: &[u8]) -> impl Iterator<Item = Result<Located<'_>, Malformed>> {
-    let mut at = 0;
+    let (mut at, mut before) = (0, None);
     std::iter::from_fn(move || {
-        let rest = all.get(at..).filter(|rest| !rest.is_empty())?;
-        let located = event_at(rest, at);
+        if at >= all.len() {
+            return None;
+        }
+        let located = event_at(all, at, &mut before);
         at = located.as_ref().map_or(all.len(), |located| at + located.bytes.len());
         Some(located)
     })
@@ -101,19 +118,64 @@ pub(crate) fn events(all: &[u8]) -> impl Iterator<Item = Result<Located<'_>, Mal
 
 /// The event that begins at `at` in a frame's events.
 pub(crate) fn event(all: &[u8], at: u32) -> Result<Located<'_>, Malformed> {
-    event_at(all.get(at as usize..).unwrap_or_default(), at as usize)
+    event_at(all, at as usize, &mut None)
 }
 
-fn event_at(rest: &[u8], at: usize) -> Result<Located<'_>, Malformed> {
+/// A message that others in its frame are like.
+#[derive(Debug, Clone, Copy)]
+struct Model<'a> {
+    at: usize,
+    bytes_len: usize,
+    view: PublishedView<'a>,
+}
+
+/// `before` is the last message that others can be like, where it is known.
+fn event_at<'a>(all: &'a [u8], at: usize, before: &mut Option<Model<'a>>) -> Result<Located<'a>, Malformed> {
+    let (kind, bytes, mut body) = framed_at(all, at)?;
+    let mut whole_bytes = bytes.len();
+    let event = if kind == PUBLISHED_AGAIN {
+        let back = usize::try_from(body.varint()?).ok();
+        let model_at = back.and_then(|back| at.checked_sub(back)).filter(|model_at| *model_at < at);
+        let model_at = model_at.ok_or(Malformed("a message is like one that is not there"))?;
+        let model = match before {
+            Some(before) if before.at == model_at => *before,
+            _ => *before.insert(Model::read(all, model_at)?),
+        };
+        let (view, payload_grows) = model.view.again(&mut body)?;
+        whole_bytes = model.bytes_len.saturating_add_signed(payload_grows);
+        EventView::Published(view)
+    } else {
+        let event = read_body(kind, &mut body)?;
+        if let (PUBLISHED, EventView::Published(view)) = (kind, &event) {
+            *before = Some(Model { at, bytes_len: bytes.len(), view: *view });
+        }
+        event
+    };
+    body.end()?;
+    let at = u32::try_from(at).map_err(|_| Malformed("a frame is too large"))?;
+    Ok(Located { at, bytes, whole_bytes, event })
+}
+
+/// The kind of the event that begins at `at`, its bytes, and its body.
+fn framed_at(all: &[u8], at: usize) -> Result<(u8, &[u8], Reader<'_>), Malformed> {
+    let rest = all.get(at..).unwrap_or_default();
     let mut reader = Reader::new(rest);
     let kind = reader.u8()?;
     let length = reader.u32()? as usize;
-    let mut body = Reader::new(reader.take(length)?);
-    let event = read_body(kind, &mut body)?;
-    body.end()?;
-    let bytes = Reader::new(rest).take(EVENT_HEAD_BYTES + length)?;
-    let at = u32::try_from(at).map_err(|_| Malformed("a frame is too large"))?;
-    Ok(Located { at, bytes, event })
+    let body = Reader::new(reader.take(length)?);
+    Ok((kind, Reader::new(rest).take(EVENT_HEAD_BYTES + length)?, body))
+}
+
+impl<'a> Model<'a> {
+    fn read(all: &'a [u8], at: usize) -> Result<Self, Malformed> {
+        match framed_at(all, at)? {
+            (PUBLISHED, bytes, mut body) => {
+                let view = PublishedView::read(None, &mut body)?;
+                Ok(Self { at, bytes_len: bytes.len(), view })
+            }
+            _ => Err(Malformed("a message is like something that is none")),
+        }
+    }
 }
 
 fn read_body<'a>(kind: u8, body: &mut Reader<'a>) -> Result<EventView<'a>, Malformed> {
@@ -134,7 +196,15 @@ fn read_body<'a>(kind: u8, body: &mut Reader<'a>) -> Result<EventView<'a>, Malfo
             packet_id: read_packet_id(body)?,
         },
         RELEASED => EventView::Released { client: body.text()?, number: body.varint()? },
-        SETTLED => EventView::Settled { client: body.text()?, number: body.varint()? },
+        SETTLED => EventView::Settled { client: body.text()?, number: body.varint()?, more: 0 },
+        SETTLED_RUN => EventView::Settled {
+            client: body.text()?,
+            number: body.varint()?,
+            more: body
+                .varint()?
+                .try_into()
+                .map_err(|_| Malformed("too many messages are settled at once"))?,
+        },
         TAKEN => EventView::Taken { client: body.text()?, packet_id: read_packet_id(body)? },
         FREED => EventView::Freed { client: body.text()?, packet_id: read_packet_id(body)? },
         RETAINED_CLEARED => EventView::RetainedCleared { topic: body.text()? },
@@ -170,6 +240,76 @@ pub(crate) fn are_small(events: &[Event]) -> bool {
     })
 }
 
+/// The last message in a frame that others can be like, where it begins in the frame's events, and how many bytes it takes.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Before<'a>(Option<(&'a Published, usize, usize)>);
+
+/// Appends `event`, which begins at `at` of its frame's events, to `out`: in few words where it is like what is `before` it.
+/// Answers how many bytes it takes without that.
+pub(crate) fn write_event_in_frame<'a>(
+    event: &'a Event,
+    at: usize,
+    before: &mut Before<'a>,
+    out: &mut Vec<u8>,
+) -> usize {
+    let begin = out.len();
+    if let (Event::Published(published), Some((model, model_at, model_bytes))) = (event, before.0)
+        && is_like(published, model)
+    {
+        framed(PUBLISHED_AGAIN, out, |out| write_again(published, model, at - model_at, out));
+        let payload_bytes = |published: &Published| published.stored.message.payload.len();
+        return (model_bytes + payload_bytes(published)).saturating_sub(payload_bytes(model));
+    }
+    write_event(event, out);
+    let bytes = out.len() - begin;
+    if let Event::Published(published) = event {
+        before.0 = Some((published, at, bytes));
+    }
+    bytes
+}
+
+/// Whether a message is like `model` in everything that is not said again.
+fn is_like(published: &Published, model: &Published) -> bool {
+    let of = |published: &Published| {
+        let Published { stored, retain, taken_from, .. } = published;
+        stored.expires_unix_ms.is_none()
+            && stored.sealed_by.is_empty()
+            && stored.message.properties.is_empty()
+            && *retain == RetainChange::Keep
+            && taken_from.is_none()
+    };
+    let same_recipient = |(to, model): (&Recipient, &Recipient)| {
+        to.client == model.client
+            && (to.qos, to.retain, &to.identifiers) == (model.qos, model.retain, &model.identifiers)
+            && !matches!(to.stage, Stage::Released(_))
+            && !matches!(model.stage, Stage::Released(_))
+    };
+    let (message, other) = (&*published.stored.message, &*model.stored.message);
+    published.recipients.len() == model.recipients.len()
+        && published.recipients.iter().zip(&model.recipients).all(same_recipient)
+        && message.topic == other.topic
+        && message.publisher == other.publisher
+        && (message.qos, message.retain, message.hops) == (other.qos, other.retain, other.hops)
+        && message.received_unix_ms >= other.received_unix_ms
+        && of(published)
+        && of(model)
+}
+
+fn write_again(published: &Published, model: &Published, back: usize, out: &mut Vec<u8>) {
+    let (message, other) = (&*published.stored.message, &*model.stored.message);
+    put_varint(out, back as u64);
+    put_varint(out, other.payload.len() as u64);
+    put_varint(out, message.received_unix_ms - other.received_unix_ms);
+    for recipient in &published.recipients {
+        let packet_id = match recipient.stage {
+            Stage::Waiting => 0,
+            Stage::UnderWay(packet_id) | Stage::Released(packet_id) => packet_id.get(),
+        };
+        out.extend_from_slice(&packet_id.to_le_bytes());
+    }
+    out.extend_from_slice(&message.payload);
+}
+
 /// Appends `event` to `out`.
 pub(crate) fn write_event(event: &Event, out: &mut Vec<u8>) {
     match event {
@@ -195,9 +335,13 @@ pub(crate) fn write_event(event: &Event, out: &mut Vec<u8>) {
         Event::Released { client, number } => {
             framed(RELEASED, out, |out| write_client_number(client, *number, out));
         }
-        Event::Settled { client, number } => {
+        Event::Settled { client, number, more: 0 } => {
             framed(SETTLED, out, |out| write_client_number(client, *number, out));
         }
+        Event::Settled { client, number, more } => framed(SETTLED_RUN, out, |out| {
+            write_client_number(client, *number, out);
+            put_varint(out, (*more).into());
+        }),
         Event::Taken { from } => write_taken(&from.client, from.packet_id, out),
         Event::Freed { from } => framed(FREED, out, |out| {
             put_text(out, &from.client);
@@ -234,14 +378,14 @@ pub(crate) fn write_taken(client: &str, packet_id: PacketId, out: &mut Vec<u8>) 
 /// Appends a message that is copied with what is left of its recipients.
 pub(crate) fn write_message_copied(
     number: Number,
-    message: &[u8],
+    published: &PublishedView<'_>,
     retained: bool,
     recipients: &[RecipientView<'_>],
     out: &mut Vec<u8>,
 ) {
     framed(MESSAGE_COPIED, out, |out| {
         put_varint(out, number);
-        measured(out, |out| out.extend_from_slice(message));
+        measured(out, |out| published.write_message(out));
         out.push(if retained { 1 } else { 0 });
         put_varint(out, recipients.len() as u64);
         for recipient in recipients {
@@ -358,7 +502,35 @@ impl<'a> PublishedView<'a> {
         for _ in 0..recipients_count {
             RecipientView::read(body)?;
         }
-        Ok(Self { copied, message, retain, taken_from, recipients_count, recipients })
+        Ok(Self { copied, message, again: None, retain, taken_from, recipients_count, recipients })
+    }
+
+    /// One that is like this, but for what is read; and how many bytes longer its payload is.
+    fn again(self, body: &mut Reader<'a>) -> Result<(Self, isize), Malformed> {
+        let payload_bytes_before = isize::try_from(body.varint()?);
+        let later_ms = body.varint()?;
+        let packet_ids = *body;
+        for _ in 0..self.recipients_count {
+            body.u16()?;
+        }
+        let payload = body.take(body.rest().len())?;
+        let grows = payload_bytes_before.ok().zip(isize::try_from(payload.len()).ok());
+        let (before, payload_bytes) = grows.ok_or(Malformed("a payload is too large"))?;
+        Ok((Self { again: Some(Again { later_ms, packet_ids, payload }), ..self }, payload_bytes - before))
+    }
+
+    /// The message.
+    pub(crate) fn stored(&self) -> Result<StoredMessage, Malformed> {
+        read_message_with(self.message, self.again)
+    }
+
+    /// Appends the message as [`write_message`] does.
+    fn write_message(&self, out: &mut Vec<u8>) {
+        match (self.again, self.stored()) {
+            (Some(_), Ok(stored)) => write_message(&stored, out),
+            // What cannot be read says so wherever it is read from.
+            _ => out.extend_from_slice(self.message),
+        }
     }
 
     /// The topic of the message.
@@ -368,9 +540,14 @@ impl<'a> PublishedView<'a> {
 
     /// The recipients, in order.
     pub(crate) fn recipients(&self) -> impl Iterator<Item = RecipientView<'a>> {
-        let mut reader = self.recipients;
+        let (mut reader, mut again) = (self.recipients, self.again);
         // Whoever made this view has seen that all can be read.
-        (0..self.recipients_count).map_while(move |_| RecipientView::read(&mut reader).ok())
+        (0..self.recipients_count).map_while(move |_| {
+            let recipient = RecipientView::read(&mut reader).ok()?;
+            let Some(again) = &mut again else { return Some(recipient) };
+            let packet_id = PacketId::new(again.packet_ids.u16().ok()?);
+            Some(recipient.at(packet_id.map_or(Stage::Waiting, Stage::UnderWay)))
+        })
     }
 }
 
@@ -547,13 +724,17 @@ pub(crate) fn write_message(stored: &StoredMessage, out: &mut Vec<u8>) {
     out.extend_from_slice(&message.payload);
 }
 
-/// Reads a message as [`PublishedView::message`] has it.
+/// Reads a message as [`write_message`] writes it.
 pub(crate) fn read_message(bytes: &[u8]) -> Result<StoredMessage, Malformed> {
+    read_message_with(bytes, None)
+}
+
+fn read_message_with(bytes: &[u8], again: Option<Again<'_>>) -> Result<StoredMessage, Malformed> {
     let mut reader = Reader::new(bytes);
     let topic = read_topic(&mut reader)?;
     let flags = reader.u8()?;
     let hops = reader.u8()?;
-    let received_unix_ms = reader.u64()?;
+    let received_unix_ms = reader.u64()?.saturating_add(again.map_or(0, |again| again.later_ms));
     let expires_unix_ms = if flags & EXPIRES == 0 { None } else { Some(reader.u64()?) };
     let publisher = match (flags >> PUBLISHER_SHIFT) & 3 {
         PUBLISHER_CLIENT => {
@@ -570,7 +751,7 @@ pub(crate) fn read_message(bytes: &[u8]) -> Result<StoredMessage, Malformed> {
         }
     }
     let properties = read_properties(&mut reader)?;
-    let payload = Bytes::copy_from_slice(reader.rest());
+    let payload = Bytes::copy_from_slice(again.map_or(reader.rest(), |again| again.payload));
     let (qos, retain) = (read_qos(flags)?, flags & RETAIN != 0);
     let message = Message {
         topic,
@@ -639,4 +820,125 @@ fn read_properties(reader: &mut Reader<'_>) -> Result<Properties, Malformed> {
         }
     }
     Ok(properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Identifiers;
+
+    fn published(payload: &str, received_unix_ms: u64, stages: [Stage; 2]) -> Published {
+        let message = Message {
+            topic: TopicName::new("factory/a").unwrap(),
+            payload: payload.to_owned().into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Properties::default(),
+            publisher: Publisher::Client { client_id: "press".into(), principal: "someone".into() },
+            received_unix_ms,
+            expires_at: None,
+            hops: 0,
+        };
+        let recipient = |(client, stage): (&str, Stage)| Recipient {
+            client: client.into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            identifiers: [7].into_iter().collect(),
+            stage,
+        };
+        let stored =
+            StoredMessage { message: Arc::new(message), expires_unix_ms: None, sealed_by: Vec::new() };
+        let recipients = ["a", "b"].into_iter().zip(stages).map(recipient).collect();
+        Published { stored, recipients, retain: RetainChange::Keep, taken_from: None }
+    }
+
+    fn frame(all: &[Event]) -> (Vec<u8>, Vec<(usize, usize)>) {
+        let (mut out, mut before) = (Vec::new(), Before::default());
+        let places = all
+            .iter()
+            .map(|event| {
+                let at = out.len();
+                (at, write_event_in_frame(event, at, &mut before, &mut out))
+            })
+            .collect();
+        (out, places)
+    }
+
+    const WAITS: [Stage; 2] = [Stage::Waiting; 2];
+
+    #[test]
+    fn what_is_like_the_message_before_is_said_in_few_words_and_reads_as_if_it_were_not() {
+        let sent = [Stage::UnderWay(PacketId::MAX), Stage::Waiting];
+        let settled = Event::Settled { client: "a".into(), number: 1, more: 2 };
+        let all = [
+            Event::Published(published("a first payload", 5, WAITS)),
+            Event::Published(published("b", 5, sent)),
+            settled,
+            Event::Published(published("", 9, WAITS)),
+        ];
+        let (bytes, places) = frame(&all);
+        let alone: Vec<Vec<u8>> = all.iter().map(|event| frame(std::slice::from_ref(event)).0).collect();
+        assert!(bytes.len() < 2 * alone[0].len(), "{} bytes", bytes.len());
+        let read: Vec<_> = events(&bytes).map(Result::unwrap).collect();
+        for (((located, event), (at, whole_bytes)), alone) in read.iter().zip(&all).zip(places).zip(&alone) {
+            assert_eq!((located.at as usize, located.whole_bytes), (at, whole_bytes));
+            assert!(whole_bytes.abs_diff(alone.len()) <= 4, "but for packet identifiers: {whole_bytes}");
+            let there = super::event(&bytes, located.at).unwrap();
+            for view in [&located.event, &there.event] {
+                match (view, event) {
+                    (EventView::Published(view), Event::Published(published)) => {
+                        assert_eq!(view.stored().unwrap(), published.stored);
+                        let stages = view.recipients().map(|to| to.stage);
+                        assert!(stages.eq(published.recipients.iter().map(|to| to.stage)));
+                    }
+                    (EventView::Settled { number, more, .. }, _) => assert_eq!((*number, *more), (1, 2)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_like_the_message_before_is_said_in_full() {
+        type Change = fn(&mut Published);
+        let changes: [Change; 8] = [
+            |published| Arc::make_mut(&mut published.stored.message).topic = TopicName::new("other").unwrap(),
+            |published| Arc::make_mut(&mut published.stored.message).hops = 1,
+            |published| Arc::make_mut(&mut published.stored.message).publisher = Publisher::Broker,
+            |published| Arc::make_mut(&mut published.stored.message).received_unix_ms = 4,
+            |published| Arc::make_mut(&mut published.stored.message).properties.payload_is_utf8 = Some(true),
+            |published| published.stored.expires_unix_ms = Some(1),
+            |published| published.recipients[1].identifiers = Identifiers::default(),
+            |published| published.recipients[0].stage = Stage::Released(PacketId::MIN),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut other = published("b", 5, WAITS);
+            change(&mut other);
+            let all = [Event::Published(published("a", 5, WAITS)), Event::Published(other)];
+            let (bytes, _) = frame(&all);
+            let Event::Published(other) = &all[1] else { panic!() };
+            match events(&bytes).nth(1).unwrap().unwrap().event {
+                EventView::Published(view) => {
+                    assert!(view.again.is_none(), "{number}");
+                    assert_eq!(view.stored().unwrap(), other.stored, "{number}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_like_nothing_that_is_there_is_refused() {
+        let all = [published("a", 5, WAITS), published("b", 5, WAITS)].map(Event::Published);
+        let (bytes, places) = frame(&all);
+        let again_at = places[1].0;
+        let back_at = again_at + EVENT_HEAD_BYTES;
+        // The distance takes one byte here. Itself, before the frame, within the message, and the right one.
+        for (back, is_right) in [(0, false), (again_at + 1, false), (again_at - 1, false), (again_at, true)] {
+            let mut bytes = bytes.clone();
+            bytes[back_at] = u8::try_from(back).unwrap();
+            assert_eq!(events(&bytes).all(|located| located.is_ok()), is_right, "{back}");
+            assert_eq!(event(&bytes, again_at as u32).is_ok(), is_right, "{back}");
+        }
+    }
 }

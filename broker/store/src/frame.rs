@@ -58,7 +58,8 @@ pub(crate) struct Frames {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) at: u32,
-    pub(crate) bytes: u32,
+    /// How many bytes it takes where it is not said in few words.
+    pub(crate) whole_bytes: u32,
 }
 
 /// One of them.
@@ -71,13 +72,14 @@ pub(crate) struct Unnumbered<'a> {
 
 impl Frames {
     /// Adds records: each in a frame of its own, but for those that follow another one and may `share` its frame, as
-    /// long as that is small. `write` appends an event.
-    pub(crate) fn add_records<'a, E: 'a>(
+    /// long as that is small. `write` appends an event, is told where in the frame it begins, has a place for what it
+    /// remembers of the frame, and answers how many bytes the event takes where it is not said in few words.
+    pub(crate) fn add_records<'a, E: 'a, B: Default>(
         &mut self,
         salt: Salt,
         records: impl Iterator<Item = &'a [E]>,
         may_share: impl Fn(&[E]) -> bool,
-        write: impl Fn(&E, &mut Vec<u8>),
+        write: impl Fn(&'a E, usize, &mut B, &mut Vec<u8>) -> usize,
     ) {
         // What is too large for an offset is too large for the store, which refuses the frame.
         let narrow = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
@@ -85,13 +87,13 @@ impl Frames {
         let mut records = records.peekable();
         while let Some(first) = records.next() {
             self.add(salt, KIND_RECORD, |out| {
-                let begin = out.len();
+                let (begin, mut before) = (out.len(), B::default());
                 let mut next = Some(first);
                 while let Some(record) = next {
                     for event in record {
-                        let at = out.len();
-                        write(event, out);
-                        spans.push(Span { at: narrow(at - begin), bytes: narrow(out.len() - at) });
+                        let at = out.len() - begin;
+                        let whole_bytes = write(event, at, &mut before, out);
+                        spans.push(Span { at: narrow(at), whole_bytes: narrow(whole_bytes) });
                     }
                     let is_small = out.len() - begin < SHARED_BYTES;
                     next = records.next_if(|record| is_small && may_share(record));
@@ -244,20 +246,20 @@ pub(crate) fn any_says_durable_beyond(salt: Salt, bytes: &[u8], segment: u32, of
 mod tests {
     use super::*;
 
+    fn whole<E: AsRef<[u8]>>(event: &E, _: usize, (): &mut (), out: &mut Vec<u8>) -> usize {
+        out.extend_from_slice(event.as_ref());
+        event.as_ref().len()
+    }
+
     #[test]
     fn a_frame_comes_back_and_a_flipped_bit_anywhere_is_seen() {
         let salt = Salt::new(7);
         let mut bytes = Vec::new();
         let mut frames = Frames::default();
         let record = [&b"eve"[..], b"nts"];
-        frames.add_records(
-            salt,
-            [&record[..]].into_iter(),
-            |_| true,
-            |event, out| out.extend_from_slice(event),
-        );
+        frames.add_records(salt, [&record[..]].into_iter(), |_| true, whole);
         let spans: Vec<_> = frames.iter().flat_map(|frame| frame.spans().to_vec()).collect();
-        assert_eq!(spans, [Span { at: 0, bytes: 3 }, Span { at: 3, bytes: 3 }]);
+        assert_eq!(spans, [Span { at: 0, whole_bytes: 3 }, Span { at: 3, whole_bytes: 3 }]);
         frames.iter().for_each(|frame| frame.write(42, &mut bytes));
         assert_eq!(read(salt, &bytes), Ok((Frame::Record { events: b"events", number: 42 }, bytes.len())));
         assert!(read(Salt::new(8), &bytes).is_err(), "a frame of another store");
@@ -275,7 +277,7 @@ mod tests {
             let mut frames = Frames::default();
             let (each, may_share) =
                 (records.iter().map(|record| &record[..]), |record: &[Vec<u8>]| record[0].len() < 100);
-            frames.add_records(Salt::new(7), each, may_share, |event, out| out.extend_from_slice(event));
+            frames.add_records(Salt::new(7), each, may_share, whole);
             frames.iter().map(|frame| frame.spans().len()).collect::<Vec<_>>()
         };
         assert_eq!(of(&[]), [0; 0]);

@@ -26,7 +26,7 @@ use crate::frame::{Frames, Salt, Unnumbered};
 use crate::mark::{self, Mark, Position};
 use crate::read::{self, Ahead, Source};
 use crate::recover::{self, Recovered, Recovery, io_error};
-use crate::segment::{self, HEADER_BYTES, Header};
+use crate::segment::{self, FORMAT_VERSION, HEADER_BYTES, Header};
 use crate::state::{FramePlace, Place, State};
 use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::tail::Tail;
@@ -350,6 +350,7 @@ fn go_on(disk: &dyn Disk, mut log: Recovered) -> Result<Recovered, OpenError> {
     let goes_on_in_last = log.last_is_empty && log.report.cut.is_none();
     if !goes_on_in_last {
         let header = Header {
+            version: FORMAT_VERSION,
             segment: log.end.segment.saturating_add(1),
             bytes_before: log.end.offset,
             salt: log.mark.salt,
@@ -514,7 +515,7 @@ impl Shared {
     pub(crate) fn append<'a>(&self, records: impl Iterator<Item = &'a [Event]> + Clone) -> Ticket {
         thread_local!(static FRAMES: RefCell<Frames> = RefCell::default());
         let mut frames = FRAMES.take();
-        frames.add_records(self.salt, records.clone(), format::are_small, format::write_event);
+        frames.add_records(self.salt, records.clone(), format::are_small, format::write_event_in_frame);
         let ticket = self.append_frames(&frames, records.flatten());
         frames.clear(FRAMES_BYTES_KEPT);
         FRAMES.set(frames);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::error::StoreError;
 use crate::event::{
     Event, Identifiers, Number, PacketId, Published, QoSAndRetain, RetainChange, Sender, SessionHeader,
-    Stage, StoredMessage, Subscription,
+    Stage, StoredMessage, Subscription, numbers,
 };
 use crate::store::{Delivered, Queued, SessionFacts, Store};
 use crate::ticket::Ticket;
@@ -90,8 +90,8 @@ impl Held {
                     waiting.stage = Stage::Released(packet_id);
                 }
             }
-            Event::Settled { client, number } => self.shrink(client, |session| {
-                session.queue.remove(number);
+            Event::Settled { client, number, more } => self.shrink(client, |session| {
+                session.queue.extract_if(numbers(*number, *more), |_, _| true).for_each(drop);
             }),
             Event::Taken { from } => self.take(from),
             Event::Freed { from } => self.shrink(&from.client, |session| {

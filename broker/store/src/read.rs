@@ -103,7 +103,7 @@ pub(crate) fn event<T>(
 /// The message of a [`EventView::Published`].
 pub(crate) fn message_of(event: &EventView<'_>) -> Option<StoredMessage> {
     match event {
-        EventView::Published(published) => format::read_message(published.message).ok(),
+        EventView::Published(published) => published.stored().ok(),
         _ => None,
     }
 }

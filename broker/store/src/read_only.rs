@@ -99,7 +99,7 @@ impl ReadOnlyStore {
             names.into_iter().map(|name| (Arc::clone(&name), count(&name))).collect()
         };
         ReadOnlyStats {
-            format_version: crate::segment::FORMAT_VERSION,
+            format_version: self.log.format_version,
             in_use: self.in_use,
             live_bytes: state.live_bytes(),
             next_number: self.log.next_number,

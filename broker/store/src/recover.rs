@@ -64,9 +64,12 @@ pub(crate) struct Recovered {
     pub(crate) segments: BTreeMap<u32, Segment>,
     pub(crate) mark: Mark,
     pub(crate) next_number: Number,
-    /// Where the log ends; whether the last segment has no record yet, so that it can be gone on with.
+    /// Where the log ends; whether the last segment has no record yet and is of the format that is
+    /// written, so that it can be gone on with.
     pub(crate) end: Position,
     pub(crate) last_is_empty: bool,
+    /// That of the last segment.
+    pub(crate) format_version: u16,
     /// What is in the folder and not needed: segments given back, and one whose beginning was interrupted.
     leftovers: Vec<u32>,
     pub(crate) report: Recovery,
@@ -126,6 +129,7 @@ impl<'a> Scan<'a> {
             next_number: 1,
             end: Position { segment: 0, offset: 0 },
             last_is_empty: false,
+            format_version: FORMAT_VERSION,
             leftovers: Vec::new(),
             report: Recovery::default(),
         };
@@ -204,7 +208,9 @@ impl<'a> Scan<'a> {
         let content = self.content(segment, bytes)?;
         let records_before = self.recovered.report.records;
         let (offset, fault) = self.apply(segment.header.segment, &content)?;
-        self.recovered.last_is_empty = self.recovered.report.records == records_before;
+        let is_current = segment.header.version == FORMAT_VERSION;
+        self.recovered.last_is_empty = is_current && self.recovered.report.records == records_before;
+        self.recovered.format_version = segment.header.version;
         let end = Position { segment: segment.header.segment, offset };
         let damaged = |what| corrupt(self.disk, &name, offset.into(), what);
         if end < self.recovered.mark.durable {

@@ -6,8 +6,10 @@ use std::io;
 use crate::codec::{Malformed, Reader};
 use crate::disk::DiskFile;
 
-/// The format that is written. Older ones are read for ever; none is older yet.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+/// The format that is written. Older ones are read for ever.
+///
+/// 2 knows one more event, for several messages that are settled at once.
+pub(crate) const FORMAT_VERSION: u16 = 2;
 
 /// The length of the header that is written.
 pub(crate) const HEADER_BYTES: u32 = 40;
@@ -20,6 +22,8 @@ const MAGIC: &[u8; 8] = b"weirmqst";
 /// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
+    /// The format of what stands behind it.
+    pub(crate) version: u16,
     /// Its number, from 1. Its name follows from it.
     pub(crate) segment: u32,
     /// How long the segment before it is: what is beyond was cut off. 0 for the first.
@@ -49,7 +53,7 @@ impl Header {
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES as usize);
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&(HEADER_BYTES as u16).to_le_bytes());
         out.extend_from_slice(&self.segment.to_le_bytes());
         out.extend_from_slice(&self.bytes_before.to_le_bytes());
@@ -88,6 +92,7 @@ impl Header {
             return Err(HeaderFault::Bad("the header is of no known format"));
         }
         Ok(Self {
+            version,
             segment: reader.u32()?,
             bytes_before: reader.u32()?,
             salt: reader.u64()?,
@@ -113,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_and_a_newer_format_is_told_from_damage() {
-        let header = Header { segment: 3, bytes_before: 77, salt: 1 << 40, next_number: 9 };
+        let header =
+            Header { version: FORMAT_VERSION, segment: 3, bytes_before: 77, salt: 1 << 40, next_number: 9 };
         let bytes = header.to_bytes();
         assert_eq!((bytes.len(), Header::read(&bytes)), (HEADER_BYTES as usize, Ok(header)));
         for bit in 0..bytes.len() * 8 {
@@ -122,9 +128,9 @@ mod tests {
             assert!(matches!(Header::read(&flipped), Err(HeaderFault::Bad(_))), "bit {bit}");
         }
         let mut newer = bytes[..36].to_vec();
-        newer[8] = 2;
+        newer[8] = 9;
         newer.extend_from_slice(&crc32c::crc32c(&newer).to_le_bytes());
-        assert_eq!(Header::read(&newer), Err(HeaderFault::Newer(2)));
+        assert_eq!(Header::read(&newer), Err(HeaderFault::Newer(9)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! growing vector has in reserve.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,9 @@ use hashbrown::hash_map::EntryRef;
 use weirmq_core::message::QoS;
 
 use crate::codec::Malformed;
-use crate::event::{Event, Number, PacketId, QoSAndRetain, RetainChange, SessionHeader, Stage, Subscription};
+use crate::event::{
+    Event, Number, PacketId, QoSAndRetain, RetainChange, SessionHeader, Stage, Subscription, numbers,
+};
 use crate::format::{self, EventView, Located, PublishedView, RecipientView};
 use crate::frame::Unnumbered;
 use crate::store::{Queued, SessionFacts};
@@ -39,6 +42,7 @@ const COPY_OVERHEAD_BYTES: u64 = 32;
 #[derive(Debug, Clone, Copy)]
 struct Item {
     place: Place,
+    /// How many bytes a copy of the event takes.
     event_bytes: u32,
 }
 
@@ -184,7 +188,8 @@ impl State {
     ) -> Result<u64, Malformed> {
         // The frame first: what it has no place for stays.
         for ((span, event), number) in frame.spans().iter().zip(events).zip(first_number..) {
-            let item = Item { place: Place { frame: place, event_at: span.at }, event_bytes: span.bytes };
+            let item =
+                Item { place: Place { frame: place, event_at: span.at }, event_bytes: span.whole_bytes };
             match event {
                 Event::Published(published) => {
                     let accepted = Accepted {
@@ -198,7 +203,7 @@ impl State {
                 }
                 Event::UnderWay { client, number, packet_id } => self.under_way(client, *number, *packet_id),
                 Event::Released { client, number } => self.release(client, *number),
-                Event::Settled { client, number } => self.settle(client, *number),
+                Event::Settled { client, number, more } => self.settle(client, &numbers(*number, *more)),
                 Event::Taken { from } => self.take(&from.client, from.packet_id, item),
                 Event::Freed { from } => self.free(&from.client, from.packet_id),
                 _ => self.apply_event(&format::event(frame.events(), span.at)?, number, place)?,
@@ -214,7 +219,7 @@ impl State {
         frame: FramePlace,
     ) -> Result<(), Malformed> {
         let event_bytes =
-            u32::try_from(located.bytes.len()).map_err(|_| Malformed("an event is too large"))?;
+            u32::try_from(located.whole_bytes).map_err(|_| Malformed("an event is too large"))?;
         let item = Item { place: Place { frame, event_at: located.at }, event_bytes };
         match &located.event {
             EventView::SessionSet { client, session } => {
@@ -243,7 +248,7 @@ impl State {
             }
             EventView::UnderWay { client, number, packet_id } => self.under_way(client, *number, *packet_id),
             EventView::Released { client, number } => self.release(client, *number),
-            EventView::Settled { client, number } => self.settle(client, *number),
+            EventView::Settled { client, number, more } => self.settle(client, &numbers(*number, *more)),
             EventView::Taken { client, packet_id } => self.take(client, *packet_id, item),
             EventView::Freed { client, packet_id } => self.free(client, *packet_id),
             EventView::RetainedCleared { topic } => self.clear_retained(topic),
@@ -331,13 +336,13 @@ impl State {
         self.count(Some(item), before);
     }
 
-    fn settle(&mut self, client: &str, number: Number) {
+    fn settle(&mut self, client: &str, numbers: &RangeInclusive<Number>) {
         let Some(session) = self.sessions.get_mut(client) else { return };
-        let Some(waiting) = session.remove(number) else { return };
-        let is_void = session.is_void();
-        self.messages.release(waiting.slot);
-        self.queued -= 1;
-        if is_void {
+        while let Some(waiting) = session.remove_first(numbers) {
+            self.messages.release(waiting.slot);
+            self.queued -= 1;
+        }
+        if session.is_void() {
             self.sessions.remove(client);
         }
     }
@@ -456,7 +461,7 @@ impl State {
             .and_then(|topic| self.retained.get(topic))
             .is_some_and(|retained| retained.number == number && stands_here(retained.slot));
         if retained || !recipients.is_empty() {
-            format::write_message_copied(number, published.message, retained, &recipients, out);
+            format::write_message_copied(number, published, retained, &recipients, out);
         }
         if let Some((client, packet_id)) = published.taken_from {
             self.copy_taken(client, packet_id, place, out);
@@ -584,11 +589,16 @@ impl Session {
         }
     }
 
-    fn remove(&mut self, number: Number) -> Option<Waiting> {
+    /// Removes the first message with one of these numbers.
+    fn remove_first(&mut self, numbers: &RangeInclusive<Number>) -> Option<Waiting> {
         let removed = match self.queue.front() {
             // Nearly always it is the oldest.
-            Some(first) if first.number == number => self.queue.pop_front(),
-            _ => self.queue.remove(self.find(number).ok()?),
+            Some(first) if numbers.contains(&first.number) => self.queue.pop_front(),
+            _ => {
+                let at = self.find(*numbers.start()).unwrap_or_else(|at| at);
+                self.queue.get(at).filter(|waiting| numbers.contains(&waiting.number))?;
+                self.queue.remove(at)
+            }
         };
         if self.queue.capacity() > 64 && self.queue.len() < self.queue.capacity() / 4 {
             self.queue.shrink_to(self.queue.len() * 2);

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::event::Number;
 use crate::frame::{self, FRAME_HEAD_BYTES, Salt, Unnumbered};
 use crate::mark::Position;
-use crate::segment::{HEADER_BYTES, Header};
+use crate::segment::{FORMAT_VERSION, HEADER_BYTES, Header};
 use crate::state::FramePlace;
 
 /// A buffer of at most this size is used again.
@@ -130,6 +130,7 @@ impl Tail {
 
     fn begin_segment(&mut self) {
         let header = Header {
+            version: FORMAT_VERSION,
             segment: self.segment + 1,
             bytes_before: self.end,
             salt: self.salt_number,

@@ -306,7 +306,7 @@ fn look_at_events(frame: &Frame<'_>) -> Result<(), &'static str> {
     for located in format::events(events) {
         let located = located.map_err(|malformed| malformed.0)?;
         if let EventView::Published(published) = &located.event {
-            format::read_message(published.message).map_err(|malformed| malformed.0)?;
+            published.stored().map_err(|malformed| malformed.0)?;
         }
     }
     Ok(())

@@ -80,7 +80,7 @@ fn a_newer_format() {
     let checksum = crc32c::crc32c(&content[..36]).to_le_bytes();
     content[36..40].copy_from_slice(&checksum);
     std::fs::write(&file, content).unwrap();
-    refused(parent.path(), &folder, &[file.to_str().unwrap(), "format 7", "up to 1", "use a newer broker"]);
+    refused(parent.path(), &folder, &[file.to_str().unwrap(), "format 7", "up to 2", "use a newer broker"]);
 }
 
 #[test]

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use support::{small, snapshot, twin, words};
 use weirmq_store::{CompactStep, LogStore, Store, verify};
 
-/// The folders: as an orderly end leaves version 1, and as `kill -9` leaves it, with a file that is extended by
+/// The folders: as an orderly end leaves version 1, and as `kill -9` leaves each version, with a file that is extended by
 /// zeros, and messages that persistence hooks have sealed.
-const FOLDERS: [&str; 2] = ["v1", "v1-killed"];
+const FOLDERS: [&str; 3] = ["v1", "v1-killed", "v2-killed"];
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

@@ -11,12 +11,13 @@ use proptest::prelude::*;
 use support::map_backend::MapBackend;
 use support::sim::{Loss, SimDisk};
 use support::{open, records_before, redb_store::RedbStore, snapshot, twin, words};
-use weirmq_store::{CompactStep, Event, KvStore, LogStore, MemoryStore, Store, Ticket};
+use weirmq_core::durable::{Journal, Records};
+use weirmq_store::{CompactStep, Event, KvStore, LogStore, MemoryStore, Store};
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Appends, and waits for the ticket or not.
-    Append(Vec<Event>, bool),
+    /// Appends records together, and waits until they are kept or not.
+    Append(Vec<Vec<Event>>, bool),
     Compact(u8),
     Restart,
     PowerLoss(Loss),
@@ -31,7 +32,8 @@ fn step() -> impl Strategy<Value = Step> {
         any::<u64>().prop_map(Loss::Random)
     ];
     prop_oneof![
-        30 => (words::record(), any::<bool>()).prop_map(|(record, waits)| Step::Append(record, waits)),
+        20 => (words::record(), any::<bool>()).prop_map(|(record, waits)| Step::Append(vec![record], waits)),
+        10 => (vec(words::record(), 2..5), any::<bool>()).prop_map(|(records, waits)| Step::Append(records, waits)),
         4 => (1_u8..6).prop_map(Step::Compact),
         1 => Just(Step::Restart),
         2 => loss.prop_map(Step::PowerLoss),
@@ -46,7 +48,8 @@ struct Four {
     map: MapBackend,
     kv: KvStore,
     records: Vec<Vec<Event>>,
-    tickets: Vec<Ticket>,
+    /// So many of the last of them need not be kept yet.
+    unacknowledged: usize,
 }
 
 impl Four {
@@ -56,29 +59,42 @@ impl Four {
         let (memory, redb) = (MemoryStore::new(), RedbStore::new());
         let map = MapBackend::default();
         let kv = open_kv(&map);
-        Self { disk, log, memory, redb, map, kv, records: Vec::new(), tickets: Vec::new() }
+        Self { disk, log, memory, redb, map, kv, records: Vec::new(), unacknowledged: 0 }
     }
 
-    fn append(&mut self, record: Vec<Event>, waits: bool) {
-        let ticket = self.log.append(&record);
-        let number = ticket.number();
-        if waits {
-            ticket.wait().unwrap();
-            self.tickets.clear();
-        } else {
-            self.tickets.push(ticket);
+    fn append(&mut self, records: Vec<Vec<Event>>, waits: bool) {
+        let (number, ticket) = match &records[..] {
+            [record] => {
+                let ticket = Store::append(&self.log, record);
+                assert_eq!(Store::append(&self.kv, record).number(), ticket.number());
+                (ticket.number(), Some(ticket))
+            }
+            _ => {
+                let all = together(&records);
+                let receipt = Journal::append(&self.log, &all).unwrap();
+                assert_eq!(Journal::append(&self.kv, &all).unwrap().number, receipt.number);
+                (receipt.number, None)
+            }
+        };
+        let mut next = number;
+        for record in &records {
+            assert_eq!(Store::append(&self.memory, record).number(), next);
+            assert_eq!(self.redb.append(record).number(), next);
+            next += record.len() as u64;
         }
-        assert_eq!(self.memory.append(&record).number(), number);
-        assert_eq!(self.redb.append(&record).number(), number);
-        assert_eq!(self.kv.append(&record).number(), number);
-        self.records.push(record);
+        self.unacknowledged += records.len();
+        self.records.extend(records);
+        if waits {
+            ticket.unwrap_or_else(|| self.log.sync()).wait().unwrap();
+            self.unacknowledged = 0;
+        }
     }
 
     fn restart(&mut self) {
         let other = SimDisk::default();
         drop(std::mem::replace(&mut self.log, open(&other)));
         self.log = open(&self.disk);
-        self.tickets.clear();
+        self.unacknowledged = 0;
         drop(std::mem::replace(&mut self.kv, open_kv(&MapBackend::default())));
         self.kv = open_kv(&self.map);
     }
@@ -88,13 +104,13 @@ impl Four {
         let calls = self.disk.trace_len();
         let image = self.disk.after_power_loss(calls, loss);
         // What has resolved after the picture was taken may be missing from it.
-        let acknowledged = self.records.len() - self.tickets.len();
+        let acknowledged = self.records.len() - self.unacknowledged;
         self.log = open(&image);
         self.disk = image;
         let left = records_before(&self.records, self.log.stats().next_number);
         assert!(left >= acknowledged, "{left} of {acknowledged} acknowledged records are left");
         self.records.truncate(left);
-        self.tickets.clear();
+        self.unacknowledged = 0;
         self.memory = twin(&self.records);
         self.redb = RedbStore::new();
         for record in &self.records {
@@ -104,7 +120,7 @@ impl Four {
         self.map = MapBackend::default();
         self.kv = open_kv(&self.map);
         for record in &self.records {
-            drop(self.kv.append(record));
+            drop(Store::append(&self.kv, record));
         }
     }
 
@@ -114,6 +130,15 @@ impl Four {
         pretty_assertions(&log, &snapshot(&self.redb));
         pretty_assertions(&log, &snapshot(&self.kv));
     }
+}
+
+fn together(records: &[Vec<Event>]) -> Records {
+    let mut all = Records::default();
+    for record in records {
+        record.iter().for_each(|event| all.push(event.clone()));
+        all.end();
+    }
+    all
 }
 
 fn open_kv(map: &MapBackend) -> KvStore {
@@ -132,8 +157,8 @@ proptest! {
         let mut four = Four::new();
         for step in steps {
             match step {
-                Step::Append(record, waits) => {
-                    four.append(record, waits);
+                Step::Append(records, waits) => {
+                    four.append(records, waits);
                     continue;
                 }
                 Step::Compact(steps) => {
@@ -155,7 +180,7 @@ proptest! {
     fn a_log_that_is_compacted_all_the_way_holds_the_same_and_little_else(records in vec(words::record(), 1..120)) {
         let mut four = Four::new();
         for record in records {
-            four.append(record, false);
+            four.append(vec![record], false);
         }
         for _ in 0..2 {
             let last = four.log.stats().segments;

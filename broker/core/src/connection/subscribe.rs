@@ -1,5 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -217,7 +218,7 @@ impl Connection {
         });
         match (outcome, keeping, prepared, plan) {
             (Ok(stage), Some(mut keeping), Some(prepared), Some(plan)) => {
-                keeping.taken(&broker, session, prepared, stage, &plan);
+                keeping.taken(&broker, Cow::Borrowed(session), prepared, stage, &plan);
                 keeping.note(&message, now, &mut self.batch);
             }
             (Ok(_), ..) => {}

@@ -2,6 +2,7 @@
 //! process: milliseconds since 1970-01-01T00:00:00Z.
 
 use std::num::{NonZeroU16, NonZeroU32};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,12 @@ pub type PacketId = NonZeroU16;
 /// The number of a message or a sink record: the store gives them in the order of its log, from 1. The n-th
 /// event of a record, counted from 0, has the number of the record's [`Receipt`](super::Receipt) plus n.
 pub type Number = u64;
+
+/// `first` and so many numbers that follow it.
+#[must_use]
+pub fn numbers(first: Number, more: u32) -> RangeInclusive<Number> {
+    first..=first.saturating_add(more.into())
+}
 
 /// One thing that came true.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,12 +76,15 @@ pub enum Event {
         /// Which message.
         number: Number,
     },
-    /// A message needs nothing more at this receiver: PUBACK, PUBCOMP, expired, or dropped.
+    /// A message needs nothing more at this receiver: PUBACK, PUBCOMP, expired, or dropped. What a client acknowledges
+    /// together was often recorded together, and is said once.
     Settled {
         /// The client identifier of the receiver.
         client: Arc<str>,
-        /// Which message.
+        /// Which message, or the first of several.
         number: Number,
+        /// How many of the numbers that follow it are settled too.
+        more: u32,
     },
     /// A QoS 2 packet identifier of a publisher is taken, until it is released. For a message that nobody
     /// receives; else it is said in [`Published::taken_from`].

@@ -4,9 +4,8 @@
 //! and before its frames are written. A message has its number only then; until it has, others refer to its [`Slot`],
 //! and what they have to say of it is recorded behind it by whoever records it.
 
+use std::ops::Range;
 use std::sync::Arc;
-
-use smallvec::SmallVec;
 
 use super::event::{Event, Number, PacketId, Published, RetainChange};
 use super::keeper::{Keeper, Kept};
@@ -19,56 +18,39 @@ use crate::session::Session;
 /// Memory for so many things stays between batches: a connection that is idle after a burst need not keep more.
 const KEPT_MAX: usize = 256;
 
-/// A message that is to be recorded.
+/// A session, and the places of events that are about it: where it has ended when they are to be recorded, they are left
+/// out, and of a message it is no recipient.
 #[derive(Debug)]
-pub(crate) struct Publication {
-    pub(crate) published: Published,
-    /// The sessions of its recipients, in the same order: those that end before it is recorded are left out.
-    pub(crate) sessions: SmallVec<[Arc<Session>; 1]>,
-    /// Where its number goes, if anybody wants it.
-    pub(crate) slot: Option<Slot>,
+struct About {
+    session: Arc<Session>,
+    places: Range<usize>,
 }
 
-impl Publication {
-    /// Leaves out the recipients whose session has ended meanwhile. Answers whether anything is left to record.
-    fn is_left(&mut self) -> bool {
-        let Self { published: Published { recipients, retain, .. }, sessions, .. } = self;
-        if sessions.iter().any(|session| session.is_over()) {
-            let mut sessions = sessions.iter();
-            recipients.retain(|_| sessions.next().is_some_and(|session| !session.is_over()));
-        }
-        !recipients.is_empty() || *retain != RetainChange::Keep
-    }
-}
-
+/// Where what has changed in a namespace is recorded: in which record, before which event.
 #[derive(Debug)]
-enum Entry {
-    /// Something about a session. Not recorded where the session has ended.
-    About(Arc<Session>, Event),
-    Published(Publication),
-    SinkRecord {
-        sink: Arc<str>,
-        record: bytes::Bytes,
-        slot: Slot,
-    },
-    /// What has changed in a namespace, found out when it is recorded.
-    Changes(Arc<Changes>),
+struct Changing {
+    record: usize,
+    place: usize,
+    changes: Arc<Changes>,
 }
 
 /// What a batch of work has to record.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     keeper: Arc<Keeper>,
-    entries: Vec<Entry>,
-    /// Where records end.
-    ends: Vec<usize>,
+    /// What is noted. Kept for its memory.
+    records: Records,
+    /// In the order of their first places.
+    about: Vec<About>,
+    /// What is found out when it is recorded.
+    changing: Vec<Changing>,
+    /// The places of events that somebody wants the number of.
+    slots: Vec<(usize, Slot)>,
     /// What became of messages that were recorded before.
     marks: Vec<Event>,
     /// Whether something is to be recorded before which nothing may be promised.
     is_awaited: bool,
-    /// Whether changes of keys are noted.
-    is_changing: bool,
-    /// Those that are being recorded.
+    /// Changes of keys that are being recorded.
     taken: Vec<(Arc<Changes>, Taken)>,
     /// What was recorded and is to be waited for.
     awaited: Option<Result<Position, NotKept>>,
@@ -78,10 +60,6 @@ pub(crate) struct Ledger {
     holds: Holds,
     /// Those of batches that were taken over, and of what was said too early of messages that are recorded now.
     more_holds: Vec<Holds>,
-    /// What is being recorded. Empty between commits; kept for its memory.
-    records: Records,
-    /// Which of its events somebody wants the number of.
-    slots: Vec<(usize, Slot)>,
     /// Where new ones come from.
     new_slots: Slots,
 }
@@ -90,32 +68,52 @@ impl Ledger {
     pub(crate) fn new(keeper: Arc<Keeper>) -> Self {
         Self {
             keeper,
-            entries: Vec::new(),
-            ends: Vec::new(),
+            records: Records::default(),
+            about: Vec::new(),
+            changing: Vec::new(),
+            slots: Vec::new(),
             marks: Vec::new(),
             is_awaited: false,
-            is_changing: false,
             taken: Vec::new(),
             awaited: None,
             awaited_of_others: Vec::new(),
             holds: Holds::default(),
             more_holds: Vec::new(),
-            records: Records::default(),
-            slots: Vec::new(),
             new_slots: Slots::default(),
         }
     }
 
     /// Notes something about a session.
     pub(crate) fn about(&mut self, session: &Arc<Session>, event: Event, is_awaited: bool) {
-        self.entries.push(Entry::About(Arc::clone(session), event));
+        self.note_about(session);
+        self.records.push(event);
         self.is_awaited |= is_awaited;
     }
 
-    /// Notes a message. One that nobody waits for is a QoS 0 message that is retained.
-    pub(crate) fn published(&mut self, publication: Publication, is_awaited: bool) {
-        self.entries.push(Entry::Published(publication));
+    /// Notes a message for the sessions of its recipients; where its number goes, if anybody wants it. One that nobody
+    /// waits for is a QoS 0 message that is retained.
+    pub(crate) fn published<'a>(
+        &mut self,
+        published: Published,
+        sessions: impl IntoIterator<Item = &'a Arc<Session>>,
+        slot: Option<Slot>,
+        is_awaited: bool,
+    ) {
+        sessions.into_iter().for_each(|session| self.note_about(session));
+        self.slots.extend(slot.map(|slot| (self.records.len(), slot)));
+        self.records.push(Event::Published(published));
         self.is_awaited |= is_awaited;
+    }
+
+    /// The event that is noted next is about `session`.
+    fn note_about(&mut self, session: &Arc<Session>) {
+        let place = self.records.len();
+        match self.about.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.session, session) && last.places.end >= place => {
+                last.places.end = place + 1;
+            }
+            _ => self.about.push(About { session: Arc::clone(session), places: place..place + 1 }),
+        }
     }
 
     /// Where the number of something goes that is to be recorded.
@@ -127,20 +125,32 @@ impl Ledger {
     pub(crate) fn sink_record(&mut self, sink: &Arc<str>, record: bytes::Bytes) -> Kept {
         let slot = self.new_slot();
         let kept = Kept::new(&self.keeper, sink, slot.clone());
-        self.entries.push(Entry::SinkRecord { sink: Arc::clone(sink), record, slot });
+        self.slots.push((self.records.len(), slot));
+        self.records.push(Event::SinkAppended { sink: Arc::clone(sink), record });
         self.is_awaited = true;
         kept
     }
 
     /// Notes that what has changed in a namespace is to be recorded.
     pub(crate) fn changes(&mut self, changes: &Arc<Changes>) {
-        self.entries.push(Entry::Changes(Arc::clone(changes)));
-        (self.is_awaited, self.is_changing) = (true, true);
+        let (record, place) = (self.records.ended(), self.records.len());
+        self.changing.push(Changing { record, place, changes: Arc::clone(changes) });
+        self.is_awaited = true;
     }
 
     /// Notes what became of a message on its way to `client`.
     pub(crate) fn mark(&mut self, client: &Arc<str>, slot: &Slot, kind: MarkKind) {
         self.is_awaited |= kind == MarkKind::Released;
+        // What is settled in the order in which it was recorded is said once.
+        if kind == MarkKind::Settled
+            && let Some(Event::Settled { client: before, number, more }) = self.marks.last_mut()
+            && Arc::ptr_eq(before, client)
+            && let Some(longer) = more.checked_add(1)
+            && slot.number() == Some(number.saturating_add(longer.into()))
+        {
+            *more = longer;
+            return;
+        }
         self.marks.extend(slot.remark(Remark::Mark(Arc::clone(client), kind)));
     }
 
@@ -166,15 +176,13 @@ impl Ledger {
 
     /// Whether nothing is noted here, nor waited for.
     pub(crate) fn is_blank(&self) -> bool {
-        let waits = self.is_awaited() || self.is_changing || !self.more_holds.is_empty();
-        !waits && self.holds.is_empty() && self.entries.is_empty() && self.marks.is_empty()
+        let waits = self.is_awaited() || !self.changing.is_empty() || !self.more_holds.is_empty();
+        !waits && self.holds.is_empty() && self.records.is_empty() && self.marks.is_empty()
     }
 
     /// What is noted from here on is another record: it may come true without what was noted before.
     pub(crate) fn end_record(&mut self) {
-        if self.ends.last().copied().unwrap_or(0) < self.entries.len() {
-            self.ends.push(self.entries.len());
-        }
+        self.records.end();
     }
 
     /// Whether nothing may be promised before what is noted, or was recorded, is kept.
@@ -224,12 +232,18 @@ impl Ledger {
     /// Takes over what `other` has noted.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.end_record();
-        let before = self.entries.len();
-        self.entries.append(&mut other.entries);
-        self.ends.extend(other.ends.iter().map(|end| end + before));
+        let (events, records) = (self.records.len(), self.records.ended());
+        self.about.extend(other.about.into_iter().map(|About { session, places }| About {
+            session,
+            places: places.start + events..places.end + events,
+        }));
+        self.changing.extend(other.changing.into_iter().map(|Changing { record, place, changes }| {
+            Changing { record: record + records, place: place + events, changes }
+        }));
+        self.slots.extend(other.slots.into_iter().map(|(place, slot)| (place + events, slot)));
+        self.records.append(&mut other.records);
         self.marks.append(&mut other.marks);
         self.is_awaited |= other.is_awaited;
-        self.is_changing |= other.is_changing;
         if let Some(awaited) = other.awaited.take() {
             self.wait_for(awaited);
         }
@@ -240,16 +254,19 @@ impl Ledger {
 
     /// Records what is noted.
     pub(crate) fn commit(&mut self) {
-        if self.entries.is_empty() && self.marks.is_empty() {
+        if self.records.is_empty() && self.changing.is_empty() && self.marks.is_empty() {
             // What was to be said of messages that were never recorded.
             return self.holds.let_go(Some(self.keeper.journal().position()));
         }
         self.end_record();
         let keeper = Arc::clone(&self.keeper);
         let endings = keeper.endings.read();
-        let is_changing = std::mem::take(&mut self.is_changing);
+        let is_changing = !self.changing.is_empty();
         let changing = is_changing.then(|| keeper.changing.lock());
-        self.take_entries();
+        if is_changing || self.about.iter().any(|about| about.session.is_over()) {
+            self.sift();
+        }
+        self.about.clear();
         self.take_marks();
         let first = self.append_records();
         if matches!(first, Some(Err(_))) {
@@ -278,41 +295,38 @@ impl Ledger {
             self.wait_for(outcome);
         }
         self.is_awaited = false;
-        self.entries.shrink_to(KEPT_MAX);
+        self.about.shrink_to(KEPT_MAX);
         self.marks.shrink_to(KEPT_MAX);
         self.slots.shrink_to(KEPT_MAX);
         self.records.shrink_to(KEPT_MAX);
     }
 
-    /// Makes records of the entries.
-    fn take_entries(&mut self) {
-        let (records, slots) = (&mut self.records, &mut self.slots);
-        let mut ends = self.ends.drain(..).peekable();
-        for (place, entry) in self.entries.drain(..).enumerate() {
-            match entry {
-                Entry::About(session, event) if !session.is_over() => records.push(event),
-                Entry::About(..) => {}
-                Entry::Published(mut publication) => {
-                    if publication.is_left() {
-                        slots.extend(publication.slot.map(|slot| (records.len(), slot)));
-                        records.push(Event::Published(publication.published));
-                    } else {
-                        publication.slot.iter().for_each(Slot::lose);
-                    }
+    /// Leaves out what is about sessions that have ended meanwhile, and puts in what has changed of keys.
+    fn sift(&mut self) {
+        let over: Vec<_> = self.about.drain(..).filter(|about| about.session.is_over()).collect();
+        let Records { events, ends } = std::mem::take(&mut self.records);
+        let (total, mut events) = (events.len(), events.into_iter().enumerate());
+        let mut slots = std::mem::take(&mut self.slots).into_iter().peekable();
+        let mut changing = std::mem::take(&mut self.changing).into_iter().peekable();
+        let mut next = 0;
+        for (record, end) in ends.into_iter().chain(std::iter::once(total)).enumerate() {
+            loop {
+                while let Some(due) = changing.next_if(|due| due.record == record && due.place <= next) {
+                    let taken = due.changes.take();
+                    due.changes.events(&taken).for_each(|event| self.records.push(event));
+                    self.taken.push((due.changes, taken));
                 }
-                Entry::SinkRecord { sink, record, slot } => {
-                    slots.push((records.len(), slot));
-                    records.push(Event::SinkAppended { sink, record });
-                }
-                Entry::Changes(changes) => {
-                    let taken = changes.take();
-                    changes.events(&taken).for_each(|event| records.push(event));
-                    self.taken.push((changes, taken));
+                let Some((place, mut event)) = (next < end).then(|| events.next()).flatten() else { break };
+                next = place + 1;
+                let slot = slots.next_if(|(at, _)| *at == place).map(|(_, slot)| slot);
+                if is_left(&mut event, over.iter().filter(|about| about.places.contains(&place))) {
+                    self.slots.extend(slot.map(|slot| (self.records.len(), slot)));
+                    self.records.push(event);
+                } else {
+                    slot.iter().for_each(Slot::lose);
                 }
             }
-            if ends.next_if(|end| *end == place + 1).is_some() {
-                records.end();
-            }
+            self.records.end();
         }
     }
 
@@ -347,4 +361,13 @@ impl Ledger {
         self.records.clear();
         Some(outcome)
     }
+}
+
+/// Takes out of `event` what is about sessions that have ended, and answers whether anything is left to record.
+fn is_left<'a>(event: &mut Event, mut ended: impl Iterator<Item = &'a About>) -> bool {
+    let Event::Published(Published { recipients, retain, .. }) = event else { return ended.next().is_none() };
+    for About { session, .. } in ended {
+        recipients.retain(|to| !Arc::ptr_eq(&to.client, &session.client_id));
+    }
+    !recipients.is_empty() || *retain != RetainChange::Keep
 }

@@ -92,7 +92,7 @@ impl Remark {
                 Event::UnderWay { client, number, packet_id }
             }
             Self::Mark(client, MarkKind::Released) => Event::Released { client, number },
-            Self::Mark(client, MarkKind::Settled) => Event::Settled { client, number },
+            Self::Mark(client, MarkKind::Settled) => Event::Settled { client, number, more: 0 },
             Self::SinkSettled(sink) => Event::SinkSettled { sink, number },
         }
     }
@@ -112,6 +112,14 @@ impl Slot {
                 None => look(&mut State::Lost),
             },
         }
+    }
+
+    /// The number, once it is recorded.
+    pub(super) fn number(&self) -> Option<Number> {
+        self.with(|state| match state {
+            State::Recorded(number) => Some(*number),
+            State::Unrecorded(_) | State::Lost => None,
+        })
     }
 
     /// It will not be recorded, and neither will anything about it.

@@ -63,7 +63,7 @@ fn a_store_is_looked_at_exported_and_imported() {
     let folder = data.path().join("store");
     let info = said(&run(&["info", "--data-folder", text(data.path())]));
     for part in
-        [text(&folder), "format 1", "no broker runs on it", "sessions             1", "2 in 'a plugin'"]
+        [text(&folder), "format 2", "no broker runs on it", "sessions             1", "2 in 'a plugin'"]
     {
         assert!(info.contains(part), "'{part}' is not in\n{info}");
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::{Malformed, Reader, put_text};
-use crate::event::{Event, Number, PacketId, Recipient, RetainChange};
+use crate::event::{Event, Number, PacketId, Recipient, RetainChange, numbers};
 use crate::format;
 use crate::memory::Held;
 
@@ -151,9 +151,14 @@ pub(super) fn touched(held: &Held, event: &Event, number: Number) -> Vec<Key> {
             let queued = published.recipients.iter().map(|to| Key::Queued(Arc::clone(&to.client), number));
             queued.chain(retained).chain(taken).collect()
         }
-        Event::UnderWay { client, number, .. }
-        | Event::Released { client, number }
-        | Event::Settled { client, number } => vec![Key::Queued(Arc::clone(client), *number)],
+        Event::UnderWay { client, number, .. } | Event::Released { client, number } => {
+            vec![Key::Queued(Arc::clone(client), *number)]
+        }
+        Event::Settled { client, number, more } => {
+            let queue = held.sessions.get(client).map(|session| session.queue.range(numbers(*number, *more)));
+            let queued = queue.into_iter().flatten();
+            queued.map(|(number, _)| Key::Queued(Arc::clone(client), *number)).collect()
+        }
         Event::Taken { from } | Event::Freed { from } => {
             vec![Key::Taken(Arc::clone(&from.client), from.packet_id)]
         }

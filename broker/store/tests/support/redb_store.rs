@@ -9,6 +9,7 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use weirmq_store::event::{
     Event, PacketId, Published, QoSAndRetain, RetainChange, Sender, Stage, StoredMessage, Subscription,
+    numbers,
 };
 use weirmq_store::{Delivered, Queued, SessionFacts, Store, StoreError, Ticket};
 
@@ -88,8 +89,11 @@ fn apply(write: &WriteTransaction, event: &Event, number: u64) {
         Event::Released { client, number } => {
             change(write, client, *number, |stage, id| if stage == 1 { (2, id) } else { (stage, id) });
         }
-        Event::Settled { client, number } => {
-            write.open_table(QUEUE).unwrap().remove((&**client, *number)).unwrap();
+        Event::Settled { client, number, more } => {
+            let mut queue = write.open_table(QUEUE).unwrap();
+            for number in numbers(*number, *more) {
+                queue.remove((&**client, number)).unwrap();
+            }
         }
         Event::Taken { from } => take(write, from),
         Event::Freed { from } => {

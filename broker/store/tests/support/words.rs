@@ -23,8 +23,14 @@ pub fn qos(number: u8) -> QoS {
     QoS::try_from(number % 3).unwrap()
 }
 
+/// Messages from this seed on are like each other but for their payload and when they were received.
+const PLAIN: u32 = 1_000;
+
 /// The message that this seed stands for; it says so itself.
 pub fn message(seed: u32) -> StoredMessage {
+    if seed >= PLAIN {
+        return plain(seed);
+    }
     let publisher = match seed % 4 {
         0 => Publisher::Client { client_id: "sender".into(), principal: "someone".into() },
         1 => Publisher::Rule("a rule".into()),
@@ -54,6 +60,21 @@ pub fn message(seed: u32) -> StoredMessage {
         expires_unix_ms: (seed.is_multiple_of(4)).then_some(1 << 41),
         sealed_by: if seed.is_multiple_of(5) { vec!["seal".into()] } else { Vec::new() },
     }
+}
+
+fn plain(seed: u32) -> StoredMessage {
+    let message = Message {
+        topic: TopicName::new("topic/plain").unwrap(),
+        payload: vec![seed as u8; (seed % 97) as usize].into(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        properties: Properties::default(),
+        publisher: Publisher::Client { client_id: "sender".into(), principal: "someone".into() },
+        received_unix_ms: seed.into(),
+        expires_at: None,
+        hops: 0,
+    };
+    StoredMessage { message: Arc::new(message), expires_unix_ms: None, sealed_by: Vec::new() }
 }
 
 /// The session that this seed stands for; it says so itself.
@@ -97,7 +118,7 @@ pub fn publish(seed: u32, clients: &[&str]) -> Event {
 }
 
 pub fn settled(client: &str, number: u64) -> Event {
-    Event::Settled { client: client.into(), number }
+    Event::Settled { client: client.into(), number, more: 0 }
 }
 
 fn client() -> impl Strategy<Value = Arc<str>> {
@@ -142,6 +163,24 @@ fn published() -> impl Strategy<Value = Event> {
     )
 }
 
+/// Messages of which some are written in few words: they are like one before them.
+fn alike() -> impl Strategy<Value = Vec<Event>> {
+    let clients = prop::sample::subsequence(vec!["a", "b", "c"], 0..3);
+    let stages = vec(prop_oneof![Just(Stage::Waiting), (1_u16..6).prop_map(|n| Stage::UnderWay(id(n)))], 3);
+    (clients, vec((PLAIN..2 * PLAIN, stages), 2..8)).prop_map(|(clients, messages)| {
+        let of = |(seed, stages): (u32, Vec<Stage>)| {
+            let recipients = clients.iter().zip(stages);
+            Event::Published(Published {
+                stored: message(seed),
+                recipients: recipients.map(|(to, stage)| Recipient { stage, ..recipient(to) }).collect(),
+                retain: RetainChange::Keep,
+                taken_from: None,
+            })
+        };
+        messages.into_iter().map(of).collect()
+    })
+}
+
 fn subscribed() -> impl Strategy<Value = Event> {
     (client(), 0_u32..4, 0_u8..3, any::<bool>(), any::<bool>(), 0_u32..400).prop_map(
         |(client, filter, number, no_local, retain_as_published, identifier)| Event::Subscribed {
@@ -168,6 +207,10 @@ fn keyed() -> impl Strategy<Value = Event> {
     )
 }
 
+fn settled_more() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => Just(0), 1 => 1_u32..20]
+}
+
 /// Any event; numbers are such that some of them are known.
 pub fn event() -> impl Strategy<Value = Event> {
     let number = || 1_u64..120;
@@ -180,7 +223,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => (client(), 0_u32..4).prop_map(|(client, n)| Event::Unsubscribed { client, filter: format!("filter/{n}/#").into() }),
         3 => (client(), number(), 1_u16..6).prop_map(|(client, number, n)| Event::UnderWay { client, number, packet_id: id(n) }),
         2 => (client(), number()).prop_map(|(client, number)| Event::Released { client, number }),
-        6 => (client(), number()).prop_map(|(client, number)| Event::Settled { client, number }),
+        6 => (client(), number(), settled_more()).prop_map(|(client, number, more)| Event::Settled { client, number, more }),
         1 => sender().prop_map(|from| Event::Taken { from }),
         1 => sender().prop_map(|from| Event::Freed { from }),
         1 => (0_u32..3).prop_map(|seed| Event::RetainedCleared { topic: message(seed).message.topic.clone() }),
@@ -191,7 +234,7 @@ pub fn event() -> impl Strategy<Value = Event> {
 }
 
 pub fn record() -> impl Strategy<Value = Vec<Event>> {
-    vec(event(), 1..4)
+    prop_oneof![4 => vec(event(), 1..4), 1 => alike()]
 }
 
 /// A fixed mix of records, the same for the same seed.
