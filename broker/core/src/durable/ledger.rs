@@ -371,3 +371,192 @@ fn is_left<'a>(event: &mut Event, mut ended: impl Iterator<Item = &'a About>) ->
     }
     !recipients.is_empty() || *retain != RetainChange::Keep
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use parking_lot::Mutex;
+    use smallvec::SmallVec;
+
+    use super::*;
+    use crate::durable::Waiter;
+    use crate::durable::event::{Identifiers, Recipient, Stage, StoredMessage};
+    use crate::hook::{Identity, Lease};
+    use crate::message::{QoS, tests::message};
+    use crate::session::SessionExpiry;
+    use crate::time::{Instant, Now};
+
+    /// Keeps the records that it is told, or refuses them.
+    #[derive(Default)]
+    struct Book {
+        records: Mutex<Vec<Vec<Event>>>,
+        refuses: Mutex<bool>,
+    }
+
+    impl super::super::Journal for Book {
+        fn append(&self, records: &Records) -> Result<Receipt, NotKept> {
+            if *self.refuses.lock() {
+                return Err(NotKept { reason: "the test says so".into(), is_full: false, is_final: false });
+            }
+            let mut book = self.records.lock();
+            let number = book.iter().map(|record| record.len() as Number).sum::<Number>() + 1;
+            book.extend(records.iter().map(<[Event]>::to_vec));
+            Ok(Receipt { number, position: book.len() as Position })
+        }
+
+        fn position(&self) -> Position {
+            self.records.lock().len() as Position
+        }
+
+        fn poll_kept(&self, _: Position, _: &mut Waiter, _: &mut Context<'_>) -> Poll<Result<(), NotKept>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn forget(&self, _: Position, _: Waiter) {}
+    }
+
+    fn ledger() -> (Arc<Book>, Ledger) {
+        let book = Arc::new(Book::default());
+        let keeper = Keeper::new(Arc::clone(&book) as _, Arc::default(), Arc::default());
+        (book, Ledger::new(Arc::new(keeper)))
+    }
+
+    fn session(client_id: &str) -> Arc<Session> {
+        let identity = Identity {
+            client_id: client_id.into(),
+            username: None,
+            peer: None,
+            listener: "test".into(),
+            lease: Lease::default(),
+        };
+        Arc::new(Session::new(1, Arc::new(identity), SessionExpiry::Never))
+    }
+
+    fn end(session: &Session) {
+        session.set_over(&mut session.lock());
+    }
+
+    fn unsubscribed(session: &Session, filter: &str) -> Event {
+        Event::Unsubscribed { client: Arc::clone(&session.client_id), filter: filter.into() }
+    }
+
+    fn published(payload: &str, to: &[&Arc<Session>], retain: RetainChange) -> Published {
+        let now = Now { at: Instant::from_micros(0), unix_ms: 0 };
+        let recipient = |session: &&Arc<Session>| Recipient {
+            client: Arc::clone(&session.client_id),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            identifiers: Identifiers::default(),
+            stage: Stage::Waiting,
+        };
+        let stored = StoredMessage::of(message("t", payload), Vec::new(), now);
+        Published { stored, recipients: to.iter().map(recipient).collect(), retain, taken_from: None }
+    }
+
+    /// In words: who is to have which messages, and what else is said.
+    fn words(book: &Book) -> Vec<Vec<String>> {
+        let word = |event: &Event| match event {
+            Event::Published(Published { stored, recipients, .. }) => {
+                let to: SmallVec<[&str; 4]> = recipients.iter().map(|to| &*to.client).collect();
+                format!("{} to {}", String::from_utf8_lossy(&stored.message.payload), to.join("+"))
+            }
+            Event::Unsubscribed { client, filter } => format!("{client} from {filter}"),
+            Event::SinkAppended { .. } => "record".to_owned(),
+            Event::KeySet { key, .. } => format!("key {}", String::from_utf8_lossy(key)),
+            Event::Settled { client, number, more } => format!("{client} has {number} and {more}"),
+            other => format!("{other:?}"),
+        };
+        book.records.lock().iter().map(|record| record.iter().map(word).collect()).collect()
+    }
+
+    fn changes(key: &'static str) -> Arc<Changes> {
+        let changes = Arc::new(Changes::new("n".into()));
+        changes.note([(Bytes::from_static(key.as_bytes()), Some(Bytes::new()))]);
+        changes
+    }
+
+    #[test]
+    fn what_is_about_a_session_that_has_ended_is_left_out_and_the_rest_has_its_numbers() {
+        let (book, mut ledger) = ledger();
+        let (a, b) = (session("a"), session("b"));
+        let slots = [ledger.new_slot(), ledger.new_slot(), ledger.new_slot(), ledger.new_slot()];
+        ledger.about(&a, unsubscribed(&a, "x"), true);
+        let both = published("1", &[&a, &b], RetainChange::Keep);
+        ledger.published(both, [&a, &b], Some(slots[0].clone()), true);
+        ledger.end_record();
+        ledger.published(published("2", &[&a], RetainChange::Keep), [&a], Some(slots[1].clone()), true);
+        ledger.end_record();
+        ledger.published(published("3", &[&a], RetainChange::Replace), [&a], Some(slots[2].clone()), true);
+        ledger.about(&b, unsubscribed(&b, "y"), true);
+        ledger.published(published("4", &[], RetainChange::Clear), [], Some(slots[3].clone()), true);
+        end(&a);
+        ledger.commit();
+        assert_eq!(words(&book), [vec!["1 to b"], vec!["3 to ", "b from y", "4 to "]]);
+        assert_eq!(slots.each_ref().map(Slot::number), [Some(1), None, Some(2), Some(4)]);
+        assert_eq!(ledger.take_awaited(), Some(Ok(2)));
+        assert!(ledger.is_blank());
+    }
+
+    #[test]
+    fn what_has_changed_of_keys_is_recorded_where_it_was_noted_also_when_it_is_taken_over() {
+        let (book, mut ledger) = ledger();
+        let a = session("a");
+        let mut other = Ledger::new(Arc::clone(&ledger.keeper));
+        ledger.changes(&changes("first"));
+        ledger.about(&a, unsubscribed(&a, "1"), true);
+        ledger.end_record();
+        other.about(&a, unsubscribed(&a, "2"), true);
+        other.changes(&changes("middle"));
+        let slot = other.new_slot();
+        other.published(published("m", &[&a], RetainChange::Keep), [&a], Some(slot.clone()), true);
+        other.end_record();
+        other.changes(&changes("last"));
+        ledger.append(other);
+        ledger.commit();
+        assert_eq!(
+            words(&book),
+            [vec!["key first", "a from 1"], vec!["a from 2", "key middle", "m to a"], vec!["key last"]]
+        );
+        assert_eq!(slot.number(), Some(5));
+    }
+
+    #[test]
+    fn what_is_not_taken_has_no_number_and_changes_are_for_the_next() {
+        let (book, mut ledger) = ledger();
+        let (a, kept) = (session("a"), changes("kept"));
+        *book.refuses.lock() = true;
+        let slot = ledger.new_slot();
+        ledger.changes(&kept);
+        ledger.published(published("m", &[&a], RetainChange::Keep), [&a], Some(slot.clone()), true);
+        ledger.commit();
+        assert!(matches!(ledger.take_awaited(), Some(Err(_))));
+        assert_eq!((slot.number(), kept.unrecorded()), (None, 1));
+        *book.refuses.lock() = false;
+        ledger.changes(&kept);
+        ledger.commit();
+        assert_eq!(words(&book), [vec!["key kept"]]);
+    }
+
+    #[test]
+    fn what_is_settled_in_the_order_of_its_numbers_is_said_once() {
+        let (book, mut ledger) = ledger();
+        let (a, b) = (session("a"), session("b"));
+        let slots: Vec<Slot> = (0..12).map(|_| ledger.new_slot()).collect();
+        for slot in &slots {
+            ledger.published(published("m", &[&a, &b], RetainChange::Keep), [&a, &b], Some(slot.clone()), true);
+        }
+        // Too early: whoever records the message says it.
+        ledger.mark(&b.client_id, &slots[0], MarkKind::Settled);
+        ledger.commit();
+        book.records.lock().clear();
+        for (client, places) in [(&a, 0..9), (&b, 3..5), (&a, 10..12)] {
+            places.for_each(|place| ledger.mark(&client.client_id, &slots[place], MarkKind::Settled));
+        }
+        ledger.mark(&a.client_id, &slots[9], MarkKind::Settled);
+        ledger.commit();
+        let said = ["a has 1 and 8", "b has 4 and 1", "a has 11 and 1", "a has 10 and 0"];
+        assert_eq!(words(&book), [said]);
+    }
+}
