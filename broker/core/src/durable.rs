@@ -30,7 +30,8 @@ use event::{Event, Number};
 /// Keeps records: the durable log, or something that stands in for it.
 pub trait Journal: Send + Sync + 'static {
     /// Takes records, all of them or none: each comes true as a whole or not at all, whatever happens to the process.
-    /// What refers to the unknown changes nothing. Never blocks on a disk.
+    /// What refers to the unknown changes nothing. Never blocks on a disk. What nobody is going to wait for need not be kept
+    /// at once; whoever waits for it all the same has it kept.
     ///
     /// # Errors
     /// [`NotKept`]: none of it is kept.
@@ -86,6 +87,8 @@ pub struct Records {
     events: Vec<Event>,
     /// Where each record ends.
     ends: Vec<usize>,
+    /// Nobody is going to wait for them.
+    unawaited: bool,
 }
 
 impl Records {
@@ -93,7 +96,7 @@ impl Records {
     #[must_use]
     pub fn one(events: Vec<Event>) -> Self {
         let ends = vec![events.len()];
-        Self { events, ends }
+        Self { events, ends, unawaited: false }
     }
 
     /// Adds to the record that [`Records::end`] will end.
@@ -108,10 +111,22 @@ impl Records {
         }
     }
 
+    /// Nobody is going to wait for them: they may be written a little later, with what comes next.
+    pub fn set_unawaited(&mut self) {
+        self.unawaited = true;
+    }
+
+    /// Whether somebody may be about to wait for them.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !self.unawaited
+    }
+
     /// Forgets everything, and keeps the memory.
     pub fn clear(&mut self) {
         self.events.clear();
         self.ends.clear();
+        self.unawaited = false;
     }
 
     /// Gives back memory for more than so many events.

@@ -8,6 +8,8 @@
 //! what others append meanwhile too ([`Shared::write_here`]). The thread has the rest: where a segment begins, where
 //! the disk is slow, what is large.
 //!
+//! What nobody waits for, as that a message was acknowledged, lingers: it is written with what comes next, or in a while.
+//!
 //! An fsync of a file that has grown has to write where its new blocks are, too. So the file is extended by
 //! zeros in steps, ahead of what is written: then most fsyncs are of blocks that are there.
 
@@ -57,6 +59,11 @@ const HERE_WRITES_MAX: usize = 4;
 /// ...and not for so long after a write that took longer than that: the disk holds up those who write.
 const HERE_PAUSE: Duration = Duration::from_secs(1);
 const HERE_SLOW: Duration = Duration::from_millis(10);
+
+/// What nobody waits for is written after so long at the latest...
+const LINGERS_MAX: Duration = Duration::from_millis(5);
+/// ...and as soon as so much waits to be written.
+const LINGERING_BYTES_MAX: usize = 32 * 1024;
 
 /// What there is to do.
 enum Job {
@@ -132,6 +139,20 @@ impl Shared {
         self.wake_commit(inner);
     }
 
+    /// To be called after something was appended that nobody waits for.
+    pub(crate) fn let_linger<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) {
+        let is_much = inner.tail.backlog_bytes() > LINGERING_BYTES_MAX;
+        if is_much || inner.tail.waiting().is_some_and(|(_, more)| more) {
+            return self.have_written(inner);
+        }
+        inner.lingers_since.get_or_insert_with(Instant::now);
+        let wake = std::mem::take(&mut inner.waits_for_lingering);
+        drop(inner);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
     fn wake_commit(&self, mut inner: MutexGuard<'_, Inner>) {
         let wake = inner.wakes_commit();
         if wake {
@@ -156,7 +177,14 @@ impl Inner {
         if self.refuses.is_some() || self.tail.is_being_written() {
             return None;
         }
-        self.tail.take_if(|chunk| chunk.begins.is_none() && chunk.bytes.len() <= HERE_BYTES_MAX)
+        self.take_if(|chunk| chunk.begins.is_none() && chunk.bytes.len() <= HERE_BYTES_MAX)
+    }
+
+    fn take_if(&mut self, is_wanted: impl FnOnce(&Chunk) -> bool) -> Option<Arc<Chunk>> {
+        let chunk = self.tail.take_if(is_wanted)?;
+        // What is in another chunk is not left to linger.
+        self.lingers_since = None;
+        Some(chunk)
     }
 
     /// Notes that `chunk` is written. To be called before anybody is told.
@@ -234,6 +262,7 @@ impl Committer {
         let mut watched = false;
         loop {
             (inner.wake_at_frames, inner.waits_for_first) = (u64::MAX, false);
+            inner.waits_for_lingering = false;
             if inner.is_stopped() {
                 return Job::Stop;
             }
@@ -242,8 +271,13 @@ impl Committer {
             if inner.waits_for_writer {
                 self.shared.work.wait(&mut inner);
             } else if let Some((frames, more)) = inner.tail.waiting() {
-                let gather = gather.get_or_insert_with(|| Gather::new(self));
                 let urgent = more || sync_wanted || inner.closing;
+                if let Some(until) = self.lingers_until(&inner).filter(|_| !urgent) {
+                    inner.wake_at_frames = 1;
+                    self.shared.work.wait_until(&mut inner, until);
+                    continue;
+                }
+                let gather = gather.get_or_insert_with(|| Gather::new(self));
                 let Some(until) = gather.waits(frames, Instant::now()).filter(|_| !urgent) else {
                     return Job::Write;
                 };
@@ -264,7 +298,7 @@ impl Committer {
                 let mut first = Gather { enough_frames: 1, ..Gather::new(self) };
                 MutexGuard::unlocked(&mut inner, || first.watch(&self.shared.appended, before));
             } else {
-                inner.wake_at_frames = 1;
+                (inner.wake_at_frames, inner.waits_for_lingering) = (1, true);
                 match self.sync_due(&inner) {
                     Some(due) if Instant::now() >= due => return Job::Sync,
                     Some(due) => {
@@ -287,6 +321,15 @@ impl Committer {
             && self.sync_took < Duration::from_micros(WATCH_SYNC_US_MAX)
     }
 
+    /// How long all that waits to be written may go on waiting, where nobody waits for it.
+    fn lingers_until(&self, inner: &Inner) -> Option<Instant> {
+        let written = self.shared.progress.reached(Level::Written);
+        if self.shared.wanted.load(Ordering::Relaxed) > written {
+            return None;
+        }
+        inner.lingers_since.map(|since| since + LINGERS_MAX).filter(|until| Instant::now() < *until)
+    }
+
     fn syncs_by_the_clock(&self) -> bool {
         matches!(self.shared.config.durability, Durability::Interval(_))
     }
@@ -299,7 +342,7 @@ impl Committer {
     }
 
     fn write(&mut self) -> Result<(), StoreError> {
-        let Some(chunk) = self.shared.inner.lock().tail.take() else { return Ok(()) };
+        let Some(chunk) = self.shared.inner.lock().take_if(|_| true) else { return Ok(()) };
         if let Some(header) = chunk.begins {
             self.begin_segment(header)?;
         }

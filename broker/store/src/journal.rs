@@ -23,7 +23,7 @@ fn receipt(ticket: &Ticket) -> Result<Receipt, NotKept> {
 
 impl Journal for LogStore {
     fn append(&self, records: &Records) -> Result<Receipt, NotKept> {
-        receipt(&self.shared.append(records.iter()))
+        receipt(&self.shared.append(records.iter(), records.is_awaited()))
     }
 
     fn position(&self) -> Position {
@@ -37,10 +37,11 @@ impl Journal for LogStore {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), NotKept>> {
         let level = self.shared.acknowledged_at();
-        self.shared
-            .progress
-            .poll(level, position, &mut waiter.0, context.waker())
-            .map(|outcome| outcome.map_err(NotKept::from))
+        let polled = self.shared.progress.poll(level, position, &mut waiter.0, context.waker());
+        if polled.is_pending() {
+            self.shared.want(position);
+        }
+        polled.map(|outcome| outcome.map_err(NotKept::from))
     }
 
     fn forget(&self, position: Position, waiter: Waiter) {

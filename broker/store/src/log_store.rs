@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) inner: Mutex<Inner>,
     /// The sequence of the tail, for the commit thread to watch without the lock.
     pub(crate) appended: AtomicU64,
+    /// Somebody waits for all up to this sequence, or may be about to.
+    pub(crate) wanted: AtomicU64,
     /// The commit thread waits for this.
     pub(crate) work: Condvar,
     /// The compaction thread waits for this.
@@ -83,6 +85,10 @@ pub(crate) struct Inner {
     pub(crate) waits_for_writer: bool,
     /// The commit thread wants to be woken when something is written that is to be synced.
     pub(crate) waits_for_first: bool,
+    /// Since when something waits to be written that nobody waits for, and whether the commit thread wants to be woken when
+    /// there is such.
+    pub(crate) lingers_since: Option<Instant>,
+    pub(crate) waits_for_lingering: bool,
     /// Until when the disk is held to be slow.
     pub(crate) slow_until: Option<Instant>,
     /// Since when something is written and not synced.
@@ -419,6 +425,8 @@ impl Shared {
             wake_at_frames: u64::MAX,
             waits_for_writer: false,
             waits_for_first: false,
+            lingers_since: None,
+            waits_for_lingering: false,
             slow_until: None,
             unsynced_since: None,
             sync_wanted: 0,
@@ -435,6 +443,7 @@ impl Shared {
             salt: Salt::new(log.mark.salt),
             inner: Mutex::new(inner),
             appended: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
             work: Condvar::new(),
             compaction: Condvar::new(),
             progress: Arc::new(Progress::default()),
@@ -511,19 +520,29 @@ impl Shared {
         }
     }
 
-    /// Appends records, all of them or none. The ticket is that of the last, its number that of the first event.
-    pub(crate) fn append<'a>(&self, records: impl Iterator<Item = &'a [Event]> + Clone) -> Ticket {
+    /// Appends records, all of them or none. The ticket is that of the last, its number that of the first event. Where nobody
+    /// is going to wait for it they may be written with what comes next.
+    pub(crate) fn append<'a>(
+        &self,
+        records: impl Iterator<Item = &'a [Event]> + Clone,
+        is_awaited: bool,
+    ) -> Ticket {
         thread_local!(static FRAMES: RefCell<Frames> = RefCell::default());
         let mut frames = FRAMES.take();
         frames.add_records(self.salt, records.clone(), format::are_small, format::write_event_in_frame);
-        let ticket = self.append_frames(&frames, records.flatten());
+        let ticket = self.append_frames(&frames, records.flatten(), is_awaited);
         frames.clear(FRAMES_BYTES_KEPT);
         FRAMES.set(frames);
         ticket
     }
 
     /// Appends the frames of these events.
-    fn append_frames<'a>(&self, frames: &Frames, mut events: impl Iterator<Item = &'a Event>) -> Ticket {
+    fn append_frames<'a>(
+        &self,
+        frames: &Frames,
+        mut events: impl Iterator<Item = &'a Event>,
+        is_awaited: bool,
+    ) -> Ticket {
         let mut inner = self.inner.lock();
         let first = inner.tail.next_number;
         let live_before = inner.state.live_bytes();
@@ -543,8 +562,23 @@ impl Shared {
         if inner.state.live_bytes() < live_before {
             self.consider_compaction(&mut inner);
         }
-        self.have_written(inner);
+        if is_awaited {
+            self.wanted.fetch_max(sequence, Ordering::Relaxed);
+            self.have_written(inner);
+        } else {
+            self.let_linger(inner);
+        }
         Ticket::on(&self.progress, self.acknowledged_at(), sequence, first)
+    }
+
+    /// Somebody waits for all up to `sequence` to be kept, which may have been appended for nobody to wait for.
+    pub(crate) fn want(&self, sequence: u64) {
+        if sequence > self.wanted.load(Ordering::Relaxed) {
+            let inner = self.inner.lock();
+            self.wanted.fetch_max(sequence, Ordering::Relaxed);
+            drop(inner);
+            self.work.notify_one();
+        }
     }
 
     /// How far a record must have come to be acknowledged.
@@ -598,7 +632,7 @@ impl Shared {
 
 impl Store for LogStore {
     fn append(&self, record: &[Event]) -> Ticket {
-        self.shared.append(std::iter::once(record))
+        self.shared.append(std::iter::once(record), true)
     }
 
     fn sync(&self) -> Ticket {

@@ -167,12 +167,8 @@ impl Tail {
         self.writing.is_some()
     }
 
-    /// Takes the chunk in front. It can be read until [`Tail::written`]; until then nobody else takes one.
-    pub(crate) fn take(&mut self) -> Option<Arc<Chunk>> {
-        self.take_if(|_| true)
-    }
-
-    /// As [`Tail::take`], for one that is as is wanted.
+    /// Takes the chunk in front, if it is as is wanted. It can be read until [`Tail::written`]; until then nobody else takes
+    /// one.
     pub(crate) fn take_if(&mut self, is_wanted: impl FnOnce(&Chunk) -> bool) -> Option<Arc<Chunk>> {
         if self.is_being_written() || !self.chunks.front().is_some_and(is_wanted) {
             return None;

@@ -255,8 +255,11 @@ impl Ledger {
     /// Records what is noted.
     pub(crate) fn commit(&mut self) {
         if self.records.is_empty() && self.changing.is_empty() && self.marks.is_empty() {
-            // What was to be said of messages that were never recorded.
-            return self.holds.let_go(Some(self.keeper.journal().position()));
+            if !self.holds.is_empty() {
+                // What was to be said of messages that were never recorded.
+                self.holds.let_go(Some(self.keeper.journal().position()));
+            }
+            return;
         }
         self.end_record();
         let keeper = Arc::clone(&self.keeper);
@@ -304,7 +307,7 @@ impl Ledger {
     /// Leaves out what is about sessions that have ended meanwhile, and puts in what has changed of keys.
     fn sift(&mut self) {
         let over: Vec<_> = self.about.drain(..).filter(|about| about.session.is_over()).collect();
-        let Records { events, ends } = std::mem::take(&mut self.records);
+        let Records { events, ends, .. } = std::mem::take(&mut self.records);
         let (total, mut events) = (events.len(), events.into_iter().enumerate());
         let mut slots = std::mem::take(&mut self.slots).into_iter().peekable();
         let mut changing = std::mem::take(&mut self.changing).into_iter().peekable();
@@ -356,6 +359,9 @@ impl Ledger {
     fn append_records(&mut self) -> Option<Result<Receipt, NotKept>> {
         if self.records.is_empty() {
             return None;
+        }
+        if !self.is_awaited && self.holds.is_empty() && self.more_holds.iter().all(Holds::is_empty) {
+            self.records.set_unawaited();
         }
         let outcome = self.keeper.append(&self.records);
         self.records.clear();
@@ -545,7 +551,12 @@ mod tests {
         let (a, b) = (session("a"), session("b"));
         let slots: Vec<Slot> = (0..12).map(|_| ledger.new_slot()).collect();
         for slot in &slots {
-            ledger.published(published("m", &[&a, &b], RetainChange::Keep), [&a, &b], Some(slot.clone()), true);
+            ledger.published(
+                published("m", &[&a, &b], RetainChange::Keep),
+                [&a, &b],
+                Some(slot.clone()),
+                true,
+            );
         }
         // Too early: whoever records the message says it.
         ledger.mark(&b.client_id, &slots[0], MarkKind::Settled);
