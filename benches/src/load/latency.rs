@@ -38,6 +38,14 @@ impl Latency {
         }
     }
 
+    /// Counts what another one has counted.
+    pub fn add(&mut self, other: &Self) {
+        if let (Some(histogram), Some(other)) = (&mut self.0, &other.0) {
+            // Both have the same bounds: there is nothing that it could have no place for.
+            let _ = histogram.add(other);
+        }
+    }
+
     /// The result; `None` where nothing was counted.
     #[must_use]
     pub fn percentiles(&self) -> Option<Percentiles> {

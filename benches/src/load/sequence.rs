@@ -19,6 +19,15 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// Counts what another one has counted.
+    pub fn add(&mut self, other: Self) {
+        let Self { lost, duplicated, reordered, refused } = other;
+        self.lost += lost;
+        self.duplicated += duplicated;
+        self.reordered += reordered;
+        self.refused += refused;
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_clean(&self) -> bool {

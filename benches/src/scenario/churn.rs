@@ -2,6 +2,7 @@
 //! and see the connection closed; then the same again.
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -17,6 +18,10 @@ use crate::report::Report;
 
 /// A client that gets no further for so long has failed.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// So many threads: one is busier with dialling and hanging up than a broker is with all the rest, and would be what is
+/// measured.
+const CREWS: u32 = 2;
+const PANICKED: &str = "a thread of the generator has panicked";
 const WAIT_MAX: Duration = Duration::from_millis(20);
 const DISCONNECT: [u8; 2] = [0xE0, 0];
 
@@ -43,6 +48,8 @@ struct Script {
 struct Slot {
     script: Script,
     number: u32,
+    /// Where it is in its crew.
+    place: usize,
     link: Link,
     step: Step,
     began: Instant,
@@ -53,26 +60,65 @@ pub(super) fn run(options: &Options) -> Result<Report, LoadError> {
     if options.qos == 2 {
         return Err(LoadError::Options("churn is for QoS 0 and 1".to_owned()));
     }
-    let mut poll = Poll::new()?;
-    let mut slots = (0..options.clients)
-        .map(|number| Slot::new(options, number, &poll))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut tally = Tally::default();
-    turn_until(&mut slots, &mut poll, options, options.warm_up(), &mut tally)?;
-    tally = Tally::default();
-    let broker = options.pid.map(CpuSpan::start).transpose()?;
-    let own = CpuSpan::start(std::process::id())?;
-    let started = Instant::now();
-    turn_until(&mut slots, &mut poll, options, options.time(), &mut tally)?;
-    let measured = Measured {
-        delivered: tally.rounds,
-        seconds: started.elapsed().as_secs_f64(),
-        broker_cpu_us: broker.map(|broker| broker.used_us()).transpose()?,
-        load_cpu_us: own.used_us()?,
-        broker_rss_bytes: options.pid.map(rss_bytes).transpose()?,
-        latency: tally.latency,
-    };
-    Ok(Report::new(&options.scenario.to_string(), &measured, tally.faults))
+    let gate = &Barrier::new(CREWS as usize + 1);
+    std::thread::scope(|scope| {
+        let crews: Vec<_> = (0..CREWS).map(|first| scope.spawn(move || work(options, first, gate))).collect();
+        gate.wait();
+        let (own, broker) = (CpuSpan::start(std::process::id()), options.pid.map(CpuSpan::start).transpose());
+        let started = Instant::now();
+        gate.wait();
+        gate.wait();
+        let seconds = started.elapsed().as_secs_f64();
+        let used = own.and_then(|own| own.used_us());
+        let broker_used = broker.and_then(|broker| broker.map(|broker| broker.used_us()).transpose());
+        gate.wait();
+        let mut tally = Tally::default();
+        for crew in crews {
+            let ended = crew.join().unwrap_or_else(|_| Err(LoadError::Broker(PANICKED.to_owned())));
+            tally.add(ended?);
+        }
+        let measured = Measured {
+            delivered: tally.rounds,
+            seconds,
+            broker_cpu_us: broker_used?,
+            load_cpu_us: used?,
+            broker_rss_bytes: options.pid.map(rss_bytes).transpose()?,
+            latency: tally.latency,
+        };
+        Ok(Report::new(&options.scenario.to_string(), &measured, tally.faults))
+    })
+}
+
+/// The clients of one thread.
+struct Crew {
+    poll: Poll,
+    slots: Vec<Slot>,
+}
+
+impl Crew {
+    /// The client with number `first`, and every so many after it.
+    fn new(options: &Options, first: u32) -> Result<Self, LoadError> {
+        let poll = Poll::new()?;
+        let numbers = (first..options.clients).step_by(CREWS as usize);
+        let slots = numbers.enumerate().map(|(place, number)| Slot::new(options, number, place, &poll));
+        Ok(Self { slots: slots.collect::<Result<_, _>>()?, poll })
+    }
+}
+
+/// What one thread does. It waits at the gate when it has warmed up, until it is measured, when it has been, and until it
+/// may end: the CPU time of a thread that has ended is nowhere to be read.
+fn work(options: &Options, first: u32, gate: &Barrier) -> Result<Tally, LoadError> {
+    let crew = Crew::new(options, first).and_then(|mut crew| {
+        turn_until(&mut crew, options, options.warm_up())?;
+        Ok(crew)
+    });
+    // Also where something has failed: the others wait for it.
+    gate.wait();
+    gate.wait();
+    let tally = crew.and_then(|mut crew| turn_until(&mut crew, options, options.time()));
+    gate.wait();
+    gate.wait();
+    tally
 }
 
 #[derive(Default)]
@@ -82,13 +128,18 @@ struct Tally {
     faults: Faults,
 }
 
-fn turn_until(
-    slots: &mut [Slot],
-    poll: &mut Poll,
-    options: &Options,
-    time: Duration,
-    tally: &mut Tally,
-) -> Result<(), LoadError> {
+impl Tally {
+    fn add(&mut self, other: Self) {
+        let Self { rounds, latency, faults } = other;
+        self.rounds += rounds;
+        self.latency.add(&latency);
+        self.faults.add(faults);
+    }
+}
+
+fn turn_until(crew: &mut Crew, options: &Options, time: Duration) -> Result<Tally, LoadError> {
+    let Crew { poll, slots } = crew;
+    let mut tally = Tally::default();
     let mut scratch = Scratch::default();
     let mut ready = Vec::new();
     let end = Instant::now() + time;
@@ -99,8 +150,8 @@ fn turn_until(
             if event.write {
                 slot.link.flush(poll)?;
             }
-            if event.read && slot.read(&mut scratch, poll, options, tally)? {
-                slot.again(options, poll, tally)?;
+            if event.read && slot.read(&mut scratch, poll, options, &mut tally)? {
+                slot.again(options, poll, &mut tally)?;
             }
         }
         if ready.is_empty()
@@ -109,14 +160,14 @@ fn turn_until(
             return Err(LoadError::Broker(format!("a client waits in vain for {:?}", stuck.step)));
         }
     }
-    Ok(())
+    Ok(tally)
 }
 
 impl Slot {
-    fn new(options: &Options, number: u32, poll: &Poll) -> Result<Self, LoadError> {
+    fn new(options: &Options, number: u32, place: usize, poll: &Poll) -> Result<Self, LoadError> {
         let script = Script::new(options, number)?;
-        let link = dial(options, &script, number, poll)?;
-        Ok(Self { script, number, link, step: Step::ConnAck, began: Instant::now(), rounds: 0 })
+        let link = dial(options, &script, place, poll)?;
+        Ok(Self { script, number, place, link, step: Step::ConnAck, began: Instant::now(), rounds: 0 })
     }
 
     /// The round is over: the next begins.
@@ -129,7 +180,7 @@ impl Slot {
         }
         tally.rounds += 1;
         tally.latency.record(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        self.link = dial(options, &self.script, self.number, poll)?;
+        self.link = dial(options, &self.script, self.place, poll)?;
         self.step = Step::ConnAck;
         self.began = Instant::now();
         self.rounds = self.rounds.wrapping_add(1);
@@ -218,7 +269,7 @@ impl Script {
 }
 
 /// A connection that is on its way, with the CONNECT behind it.
-fn dial(options: &Options, script: &Script, number: u32, poll: &Poll) -> Result<Link, LoadError> {
+fn dial(options: &Options, script: &Script, place: usize, poll: &Poll) -> Result<Link, LoadError> {
     let family = match options.address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -231,7 +282,6 @@ fn dial(options: &Options, script: &Script, number: u32, poll: &Poll) -> Result<
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(error) => return Err(failed(error)),
     }
-    let place = usize::try_from(number).unwrap_or(usize::MAX);
     let mut link = Link::new(TcpStream::from(socket), &[], options.version(), poll, place)?;
     link.out().extend_from_slice(&script.connect);
     link.flush(poll)?;

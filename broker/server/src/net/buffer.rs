@@ -34,19 +34,20 @@ impl ReadBuffer {
         &mut self.bytes
     }
 
-    /// Makes room for a read. Answers with how much.
+    /// Makes room for a read. Answers how much is to be read at most.
     pub(super) fn make_room(&mut self, is_open: bool) -> usize {
-        if !is_open {
-            self.bytes.reserve(READ_BYTES_BEFORE_LOGIN);
-        } else if !self.is_lent && self.bytes.len() <= REST_BYTES_MAX {
+        // What a client that is not let in has sent so far waits in a place of its own.
+        let rest_bytes_max = if is_open { REST_BYTES_MAX } else { 0 };
+        let read_bytes_max = if is_open { usize::MAX } else { READ_BYTES_BEFORE_LOGIN };
+        if !self.is_lent && self.bytes.len() <= rest_bytes_max {
             let mut lent = SPARE.take();
             lent.reserve(LENT_BYTES);
             lent.extend_from_slice(&self.bytes);
             (self.bytes, self.is_lent) = (lent, true);
         } else {
-            self.bytes.reserve(READ_BYTES);
+            self.bytes.reserve(read_bytes_max.min(READ_BYTES));
         }
-        self.bytes.capacity() - self.bytes.len()
+        (self.bytes.capacity() - self.bytes.len()).min(read_bytes_max)
     }
 
     /// Gives the large buffer to the next that reads. To be called before anything is waited for.
@@ -125,8 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_let_in_has_a_small_buffer_of_its_own() {
+    fn who_is_not_let_in_reads_little_and_keeps_no_more_than_that() {
         let mut buffer = ReadBuffer::default();
-        assert!(buffer.make_room(false) < 2 * READ_BYTES_BEFORE_LOGIN);
+        for read in 1..10 {
+            assert!(buffer.make_room(false) <= READ_BYTES_BEFORE_LOGIN);
+            buffer.bytes().extend_from_slice(&[1; READ_BYTES_BEFORE_LOGIN]);
+            buffer.settle();
+            assert!(buffer.bytes().capacity() <= 2 * read * READ_BYTES_BEFORE_LOGIN);
+        }
     }
 }

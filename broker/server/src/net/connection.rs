@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until, timeout};
@@ -236,7 +236,7 @@ impl Task {
     fn read(&mut self) -> Due {
         for _ in 0..READS_IN_A_ROW {
             let asked = self.buffer.make_room(self.connection.is_open());
-            let read = match read_now(&self.outbox.transport().stream, self.buffer.bytes()) {
+            let read = match read_now(&self.outbox.transport().stream, self.buffer.bytes(), asked) {
                 Ok(None) => return Due::Nothing,
                 Ok(Some(0)) | Err(_) => {
                     self.client_has_ended = true;
@@ -293,8 +293,8 @@ impl Task {
             let mut left = DEAF_BYTES_MAX;
             while left > 0 && stream.readable().await.is_ok() {
                 let mut deaf = ReadBuffer::default();
-                deaf.make_room(true);
-                match read_now(stream, deaf.bytes()) {
+                let asked = deaf.make_room(true);
+                match read_now(stream, deaf.bytes(), asked) {
                     Ok(Some(0)) | Err(_) => return,
                     Ok(read) => left = left.saturating_sub(read.unwrap_or(0)),
                 }
@@ -306,14 +306,14 @@ impl Task {
     }
 }
 
-/// Reads what is there now; `None` when nothing is. After a short read the socket is empty, which is noted: that spares
+/// Reads what is there now, up to `max` bytes; `None` when nothing is. After a short read the socket is empty, which is noted: that spares
 /// asking it once more. Where what wakes the task is not an edge (epoll's, kqueue's), only the system says so.
-fn read_now(stream: &TcpStream, bytes: &mut BytesMut) -> io::Result<Option<usize>> {
+fn read_now(stream: &TcpStream, bytes: &mut BytesMut, max: usize) -> io::Result<Option<usize>> {
     const HAS_EDGES: bool = cfg!(any(target_os = "linux", target_os = "macos", target_os = "freebsd"));
-    let room = bytes.capacity() - bytes.len();
+    let mut room = bytes.limit(max);
     let mut short = None;
-    let read = stream.try_io(Interest::READABLE, || match stream.try_read_buf(bytes)? {
-        read @ 1.. if read < room && HAS_EDGES => {
+    let read = stream.try_io(Interest::READABLE, || match stream.try_read_buf(&mut room)? {
+        read @ 1.. if read < max && HAS_EDGES => {
             short = Some(read);
             Err(io::ErrorKind::WouldBlock.into())
         }
