@@ -70,7 +70,10 @@ impl Four {
                 (ticket.number(), Some(ticket))
             }
             _ => {
-                let all = together(&records);
+                let mut all = together(&records);
+                if !waits {
+                    all.set_unawaited();
+                }
                 let receipt = Journal::append(&self.log, &all).unwrap();
                 assert_eq!(Journal::append(&self.kv, &all).unwrap().number, receipt.number);
                 (receipt.number, None)
