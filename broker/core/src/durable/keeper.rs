@@ -36,7 +36,7 @@ impl Keeper {
         &self.journal
     }
 
-    /// Records something that nobody waits for, or whose position is waited for.
+    /// Records something whose position may be waited for.
     pub(crate) fn record(&self, events: Vec<Event>) -> Result<Position, NotKept> {
         self.append(&Records::one(events)).map(|receipt| receipt.position)
     }
@@ -105,7 +105,9 @@ impl Kept {
         }
         if let Some(keeper) = keeper.filter(|_| !events.is_empty()) {
             // Where that is not kept, the record is written twice after a restart: at least once is the promise.
-            let _ = keeper.record(events);
+            let mut records = Records::one(events);
+            records.set_unawaited();
+            let _ = keeper.append(&records);
         }
     }
 }
