@@ -59,7 +59,9 @@ fn it_is_written_with_what_comes_next() {
         // Where this thread is held up in between, it is written before.
         let shared = (0..1_000).any(|_| {
             let before = disk.trace_len();
-            (0..3).for_each(|_| drop(append(store, false)));
+            for _ in 0..3 {
+                append(store, false);
+            }
             let lingers = disk.trace_len() == before;
             wait(store, append(store, true).position);
             lingers
