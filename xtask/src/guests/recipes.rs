@@ -141,8 +141,9 @@ fn crate_folder(root: &Path, name: &str) -> Result<PathBuf, Stop> {
         manifest_path: PathBuf,
     }
     let mut cargo = process::cargo();
+    // It wants the crates of every platform there. On a machine that has built for its own alone it has to fetch the others.
     let text =
-        process::output(cargo.current_dir(root).args(["metadata", "--format-version", "1", "--offline"]));
+        process::output(cargo.current_dir(root).args(["metadata", "--format-version", "1", "--locked"]));
     text.and_then(|text| serde_json::from_str::<Metadata>(&text).ok())
         .and_then(|metadata| metadata.packages.into_iter().find(|package| package.name == name))
         .and_then(|package| package.manifest_path.parent().map(Path::to_owned))
