@@ -36,6 +36,9 @@ impl ReadBuffer {
 
     /// Makes room for a read. Answers how much is to be read at most.
     pub(super) fn make_room(&mut self, is_open: bool) -> usize {
+        if !is_open && self.is_lent {
+            self.settle();
+        }
         // What a client that is not let in has sent so far waits in a place of its own.
         let rest_bytes_max = if is_open { REST_BYTES_MAX } else { 0 };
         let read_bytes_max = if is_open { usize::MAX } else { READ_BYTES_BEFORE_LOGIN };
@@ -127,12 +130,17 @@ mod tests {
 
     #[test]
     fn who_is_not_let_in_reads_little_and_keeps_no_more_than_that() {
-        let mut buffer = ReadBuffer::default();
-        for read in 1..10 {
-            assert!(buffer.make_room(false) <= READ_BYTES_BEFORE_LOGIN);
-            buffer.bytes().extend_from_slice(&[1; READ_BYTES_BEFORE_LOGIN]);
-            buffer.settle();
-            assert!(buffer.bytes().capacity() <= 2 * read * READ_BYTES_BEFORE_LOGIN);
+        // A connection reads several times before it settles.
+        for reads_in_a_row in [1, 4] {
+            let mut buffer = ReadBuffer::default();
+            for read in 1..10 {
+                assert!(buffer.make_room(false) <= READ_BYTES_BEFORE_LOGIN);
+                buffer.bytes().extend_from_slice(&[1; READ_BYTES_BEFORE_LOGIN]);
+                if read % reads_in_a_row == 0 {
+                    buffer.settle();
+                    assert!(buffer.bytes().capacity() <= 2 * read * READ_BYTES_BEFORE_LOGIN);
+                }
+            }
         }
     }
 }
