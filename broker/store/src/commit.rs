@@ -5,7 +5,7 @@
 //! as they keep coming, within bounds; whoever is alone does not wait.
 //!
 //! Where no fsync is waited for, handing over to another thread costs more than the write: whoever appends writes, and
-//! what others append meanwhile too ([`Shared::write_here`]). The thread has the rest: where a segment begins, where
+//! what others append meanwhile too ([`Shared::have_written`]). The thread has the rest: where a segment begins, where
 //! the disk is slow, what is large.
 //!
 //! What nobody waits for, as that a message was acknowledged, lingers: it is written with what comes next, or in a while.
@@ -143,6 +143,7 @@ impl Shared {
     pub(crate) fn let_linger<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) {
         let is_much = inner.tail.backlog_bytes() > LINGERING_BYTES_MAX;
         if is_much || inner.tail.waiting().is_some_and(|(_, more)| more) {
+            inner.lingers_since = None;
             return self.have_written(inner);
         }
         inner.lingers_since.get_or_insert_with(Instant::now);
