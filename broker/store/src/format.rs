@@ -253,7 +253,11 @@ pub(crate) fn write_event_in_frame<'a>(
     out: &mut Vec<u8>,
 ) -> usize {
     let begin = out.len();
-    if let (Event::Published(published), Some((model, model_at, model_bytes))) = (event, before.0)
+    let plain = match event {
+        Event::Published(published) if is_plain(published) => Some(published),
+        _ => None,
+    };
+    if let (Some(published), Some((model, model_at, model_bytes))) = (plain, before.0)
         && is_like(published, model)
     {
         framed(PUBLISHED_AGAIN, out, |out| write_again(published, model, at - model_at, out));
@@ -262,27 +266,28 @@ pub(crate) fn write_event_in_frame<'a>(
     }
     write_event(event, out);
     let bytes = out.len() - begin;
-    if let Event::Published(published) = event {
+    if let Some(published) = plain {
         before.0 = Some((published, at, bytes));
     }
     bytes
 }
 
-/// Whether a message is like `model` in everything that is not said again.
+/// Whether a message has nothing that two which are like each other may differ in without saying so.
+fn is_plain(published: &Published) -> bool {
+    let Published { stored, recipients, retain, taken_from } = published;
+    stored.expires_unix_ms.is_none()
+        && stored.sealed_by.is_empty()
+        && stored.message.properties.is_empty()
+        && *retain == RetainChange::Keep
+        && taken_from.is_none()
+        && !recipients.iter().any(|to| matches!(to.stage, Stage::Released(_)))
+}
+
+/// Whether a plain message is like `model`, which is one too, in everything that is not said again.
 fn is_like(published: &Published, model: &Published) -> bool {
-    let of = |published: &Published| {
-        let Published { stored, retain, taken_from, .. } = published;
-        stored.expires_unix_ms.is_none()
-            && stored.sealed_by.is_empty()
-            && stored.message.properties.is_empty()
-            && *retain == RetainChange::Keep
-            && taken_from.is_none()
-    };
     let same_recipient = |(to, model): (&Recipient, &Recipient)| {
         to.client == model.client
             && (to.qos, to.retain, &to.identifiers) == (model.qos, model.retain, &model.identifiers)
-            && !matches!(to.stage, Stage::Released(_))
-            && !matches!(model.stage, Stage::Released(_))
     };
     let (message, other) = (&*published.stored.message, &*model.stored.message);
     published.recipients.len() == model.recipients.len()
@@ -291,8 +296,6 @@ fn is_like(published: &Published, model: &Published) -> bool {
         && message.publisher == other.publisher
         && (message.qos, message.retain, message.hops) == (other.qos, other.retain, other.hops)
         && message.received_unix_ms >= other.received_unix_ms
-        && of(published)
-        && of(model)
 }
 
 fn write_again(published: &Published, model: &Published, back: usize, out: &mut Vec<u8>) {

@@ -63,3 +63,20 @@ fn a_folder_of_each_format_version_opens_and_holds_what_it_held() {
         store.append(&[words::publish(1, &["a"])]).wait().unwrap();
     }
 }
+
+#[test]
+fn an_empty_segment_of_an_older_format_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    LogStore::open(folder.path(), small()).unwrap().close().unwrap();
+    let first = folder.path().join("0000000001.log");
+    let mut older = std::fs::read(&first).unwrap();
+    older[8] = 1;
+    let checksum = crc32c::crc32c(&older[..36]).to_le_bytes();
+    older[36..40].copy_from_slice(&checksum);
+    std::fs::write(&first, &older).unwrap();
+    let store = LogStore::open(folder.path(), small()).unwrap();
+    store.append(&[words::publish(1, &["a"])]).wait().unwrap();
+    store.close().unwrap();
+    assert!(std::fs::read(&first).unwrap() == older, "what is of format 1 stays so");
+    assert_eq!(std::fs::read(folder.path().join("0000000002.log")).unwrap()[8], 2);
+}
